@@ -1,0 +1,45 @@
+# Every command a developer types. A fresh machine with Python >= 3.11 needs nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIGS := bundle/configs
+STORE := sqlite:///bundle/eval/mlflow.db
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-fast lint mlflow clean
+
+help:           ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+train: $(VENV)/.run   ## install, train on the embedded sample images, print the comparison table
+	$(BIN)/python -m monai.bundle run training --config_file $(CONFIGS)/train.json $(ARGS)
+
+test: $(VENV)/.dev    ## install with the dev extra, run the whole test suite with coverage
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+test-fast: $(VENV)/.dev   ## the unit tests alone
+	$(BIN)/python -m pytest -m "not e2e and not gpu" $(ARGS)
+
+lint: $(VENV)/.dev    ## ruff, mypy, import-linter
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-cache
+
+mlflow: $(VENV)/.run  ## open the MLflow UI on the default store
+	$(BIN)/mlflow ui --backend-store-uri $(STORE)
+
+clean:          ## remove what trainings and evaluations wrote, but not the released weights
+	rm -rf bundle/eval bundle/models/checkpoint_last.pt bundle/models/model_best.pt

@@ -1,0 +1,334 @@
+"""Which images to train, validate and test on: folders, datalists, patient-level splits, the embedded samples."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, UsageError
+from .images import IMAGE_SUFFIXES, find_images, image_suffix
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "ImageDataset",
+    "data_fingerprint",
+    "datalist_of",
+    "folder_datalist",
+    "list_images",
+    "read_datalist",
+    "sample_datalist",
+    "split_patients",
+]
+
+SPLITS = ("training", "validation", "test")
+Item = dict[str, Any]
+Datalist = dict[str, list[Item]]
+
+_log = logging.getLogger(__name__)
+
+
+def split_patients(
+    patients: Iterable[str], seed: int = 0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+) -> dict[str, str]:
+    """Assign each patient to ``"training"``, ``"validation"`` or ``"test"``.
+
+    The place of a patient depends on the seed and on her own name alone (a hash), so adding images later moves nobody.
+    Only where a split would stay empty does the patient whose hash lies nearest to it move there.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than three patients.
+    """
+    names = sorted(set(patients))
+    if len(names) < len(SPLITS):
+        raise InputError(
+            f"{len(names)} patient(s) cannot be split into training, validation and test",
+            "give images of at least 3 patients, or a datalist that says which image serves for what",
+        )
+    place = {
+        name: int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") / 2**64 for name in names
+    }
+    ends = {"training": fractions[0], "validation": fractions[0] + fractions[1], "test": 1.0}
+    split = {name: next(part for part in SPLITS if place[name] < ends[part]) for name in names}
+    middle = {"training": ends["training"] / 2, "validation": ends["validation"] - fractions[1] / 2,
+              "test": 1 - fractions[2] / 2}  # fmt: skip
+    for part in SPLITS:
+        if part not in split.values():
+            movable = [n for n in names if sum(split[n] == other for other in split.values()) > 1]
+            split[min(movable, key=lambda n: (abs(place[n] - middle[part]), n))] = part
+    return split
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Item]:
+    """Every image below a folder as ``{"image": path, "patient": id}``.
+
+    The patient is the first sub-folder below `folder`, or the file's own name where images lie directly in it.
+    """
+    root = Path(folder)
+    items = []
+    for path in find_images(root):
+        inside = path.relative_to(root).parts
+        patient = inside[0] if len(inside) > 1 else path.name[: len(path.name) - len(image_suffix(path))]
+        items.append({"image": str(path), "patient": patient})
+    return items
+
+
+def folder_datalist(folder: str | os.PathLike[str], seed: int = 0) -> Datalist:
+    """A datalist of all images below `folder`, split by patient (see `list_images`, `split_patients`)."""
+    items = list_images(folder)
+    split = split_patients((item["patient"] for item in items), seed)
+    return {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
+
+
+def read_datalist(path: str | os.PathLike[str]) -> Datalist:
+    """Read a MONAI datalist; relative paths count from its own folder.
+
+    Items are ``{"image": path, "label": path?, "patient": id?}``; one with a `label` is a real noisy/clean pair and
+    comes back with ``"paired": True``.
+
+    Raises
+    ------
+    InputError
+        If it is no JSON, has no training items, names missing files, or has one patient in two splits.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no such datalist: {path}", "make one with `meddenoise prepare`") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the datalist {path}: {error}", "it must be a JSON file") from None
+    if not isinstance(content, dict) or not any(content.get(part) for part in SPLITS):
+        raise InputError(
+            f"the datalist {path} lists no images", 'it must look like {"training": [{"image": "a.png"}], "test": []}'
+        )
+    datalist: Datalist = {}
+    missing: list[str] = []
+    owner: dict[str, str] = {}
+    for part in SPLITS:
+        datalist[part] = []
+        for entry in content.get(part, []):
+            if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+                raise InputError(f"{path}: an item of {part!r} names no image: {entry!r}", 'write {"image": "a.png"}')
+            item = dict(entry)
+            for key in ("image", "label"):
+                if item.get(key) is not None:
+                    item[key] = str(path.parent / item[key])
+                    if not Path(item[key]).is_file():
+                        missing.append(item[key])
+            item["paired"] = item.get("label") is not None
+            patient = item.get("patient")
+            if patient is not None and owner.setdefault(str(patient), part) != part:
+                raise InputError(
+                    f"{path}: patient {patient!r} is in {owner[str(patient)]!r} and in {part!r}",
+                    "split by patient: images of one person on both sides make every score too good",
+                )
+            datalist[part].append(item)
+    if missing:
+        raise InputError(f"{path} names {len(missing)} missing file(s), first {missing[0]}", "mend the paths in it")
+    return datalist
+
+
+def datalist_of(dataset_dir: str | None = None, datalist: str | None = None, seed: int = 0) -> Datalist:
+    """The datalist that a configuration asks for: a file, else a folder, else the embedded samples.
+
+    A folder that holds a ``datalist.json`` (as `meddenoise prepare` makes it) is read by it.
+
+    Raises
+    ------
+    UsageError
+        If both are given.
+    InputError
+        If there is nothing to train on.
+    """
+    if datalist and dataset_dir:
+        raise UsageError("dataset_dir and datalist are both given", "give one of them")
+    if datalist:
+        return read_datalist(datalist)
+    if dataset_dir:
+        prepared = Path(dataset_dir, "datalist.json")
+        return read_datalist(prepared) if prepared.is_file() else folder_datalist(dataset_dir, seed)
+    return sample_datalist()
+
+
+# Real images that ship inside our dependencies, read where they are installed. The test images show other persons
+# and other scanners than the training images; all are medical. `patient` keeps views of one scene together.
+_SAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "training": (
+        ("pydicom", "data/test_files/examples_overlay.dcm"),
+        ("pydicom", "data/test_files/693_J2KI.dcm"),
+        ("pydicom", "data/test_files/JPEG2000.dcm"),
+        ("nibabel", "tests/data/example4d.nii.gz"),
+        ("skimage", "data/camera.png"),
+        ("skimage", "data/cell.png"),
+        ("skimage", "data/coins.png"),
+        ("skimage", "data/moon.png"),
+        ("skimage", "data/brick.png"),
+        ("skimage", "data/gravel.png"),
+        ("skimage", "data/grass.png"),
+        ("pywt", "data/aero.npz"),
+        ("pywt", "data/ascent.npz"),
+    ),
+    "validation": (
+        ("pydicom", "data/test_files/CT_small.dcm"),
+        ("skimage", "data/microaneurysms.png"),
+        ("nibabel", "tests/data/phantom_EPI_asc_CLEAR_2_1.PAR"),
+    ),
+    "test": (
+        ("pydicom", "data/test_files/J2K_pixelrep_mismatch.dcm"),
+        ("pydicom", "data/test_files/MR_small.dcm"),
+        ("nibabel", "tests/data/anatomical.nii"),
+    ),
+}
+
+
+def sample_datalist() -> Datalist:
+    """The embedded default: images that ship inside pydicom, nibabel, scikit-image and PyWavelets.
+
+    Images that an installation lacks (a distribution may strip them) are left out.
+
+    Raises
+    ------
+    InputError
+        If none is there.
+    """
+    datalist: Datalist = {part: [] for part in SPLITS}
+    for part, names in _SAMPLES.items():
+        for package, inside in names:
+            spec = importlib.util.find_spec(package)
+            if spec is None or spec.origin is None:
+                continue
+            path = Path(spec.origin).parent / inside
+            if path.is_file():
+                datalist[part].append({"image": str(path), "patient": f"{package}/{path.name}"})
+    for part in SPLITS:
+        if not datalist[part]:
+            raise InputError(f"no embedded sample images for {part}", "reinstall pydicom, nibabel and scikit-image")
+    return datalist
+
+
+def data_fingerprint(items: Iterable[Mapping[str, Any]]) -> str:
+    """A hash of the contents of all files that the items name, independent of their order and paths."""
+    digests = []
+    for item in items:
+        digest = hashlib.sha256()
+        for key in ("image", "label"):
+            if isinstance(item.get(key), str):
+                with open(item[key], "rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()[:16]
+
+
+class ImageDataset(Sequence[Any]):
+    """Images that are read and scaled once, kept in memory, and passed through random transforms at each access.
+
+    It differs from MONAI's CacheDataset in two ways: an image that cannot be used is named, counted and left out
+    instead of ending the run, and what does not fit into the memory budget is read again when it is needed.
+
+    Parameters
+    ----------
+    data
+        Items of a datalist.
+    load
+        A transform (or Compose) with no random part: reads and scales an item.
+    transform
+        Random transforms for each access, or None. May return a list of patches.
+    strict
+        Raise at the first image that cannot be used.
+    max_cache_gib
+        Memory budget for the loaded images, GiB.
+    num_threads
+        Files read at the same time.
+    name
+        What messages call this set.
+
+    Raises
+    ------
+    InputError
+        If no image can be used, or, if `strict`, one cannot.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Item],
+        load: Callable[[Item], Item],
+        transform: Callable[[Item], Any] | None = None,
+        strict: bool = False,
+        max_cache_gib: float = 8.0,
+        num_threads: int = 4,
+        name: str = "images",
+    ) -> None:
+        from tqdm import tqdm
+
+        self.transform = transform
+        self._load = load
+        self.data: list[Item] = []
+        self._cache: list[Item | None] = []
+        self.skipped = 0
+        room = max_cache_gib * 2**30
+        with ThreadPoolExecutor(max(1, num_threads)) as pool:
+            results = pool.map(self._try, data)
+            for item, loaded in zip(data, tqdm(results, name, len(data), leave=False, disable=None), strict=True):
+                if isinstance(loaded, InputError):
+                    if strict:
+                        pool.shutdown(cancel_futures=True)
+                        raise loaded
+                    self.skipped += 1
+                    _log.warning("skipped: %s", loaded.message)
+                    continue
+                room -= sum(v.nbytes for v in loaded.values() if hasattr(v, "nbytes"))
+                self.data.append(item)
+                self._cache.append(loaded if room >= 0 else None)
+        if self.skipped:
+            _log.warning("%s: %d of %d files skipped", name, self.skipped, len(data))
+        if not self.data:
+            raise InputError(f"{name}: none of {len(data)} file(s) can be used", "see the warnings above")
+
+    def _try(self, item: Item) -> Item | InputError:
+        try:
+            return self._load(dict(item))
+        except Exception as error:
+            # MONAI wraps what a transform raises; anything that is no fault of the data must not be hidden.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            return cause
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: Any) -> Any:
+        item = self._cache[index]
+        item = dict(item) if item is not None else self._load(dict(self.data[index]))
+        return item if self.transform is None else self.transform(item)
+
+
+def input_items(folder: str) -> list[Item]:
+    """The images below `folder` as items for inference.
+
+    Raises
+    ------
+    InputError
+        If no folder is given, it does not exist, or it holds no image.
+    """
+    if not folder:
+        raise UsageError("no input folder", "give --dataset_dir FOLDER")
+    return [{"image": str(path)} for path in find_images(folder)]
+
+
+def collate_one(items: Sequence[Item]) -> Item:
+    """A batch of one item: its tensors get a batch axis, everything else stays in a list."""
+    (item,) = items
+    return {key: value[None] if hasattr(value, "ndim") else [value] for key, value in item.items()}

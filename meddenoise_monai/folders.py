@@ -1,0 +1,186 @@
+"""Jobs over whole folders: write noisy copies of images, and score one folder against another."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError, UsageError
+from .images import IntensityScale, find_images, image_suffix, read_image, write_image
+
+__all__ = ["CorruptSummary", "corrupt", "score_folders"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptSummary:
+    """What `corrupt` did: files written as pairs, and the ones that could not be read, with the reason."""
+
+    written: int
+    skipped: dict[str, str]
+
+
+def _bar(items: list[Any], title: str) -> Iterator[Any]:
+    from tqdm import tqdm
+
+    yield from tqdm(items, title, disable=None)
+
+
+def _inputs(source: Path) -> tuple[Path, list[Path]]:
+    """The folder that relative names count from, and the images."""
+    return (source, find_images(source)) if source.is_dir() else (source.parent, [source])
+
+
+def corrupt(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    noise: str = "gaussian",
+    seed: int = 0,
+    normalise: bool = False,
+    overwrite: bool = False,
+    strict: bool = False,
+    **parameters: float | bool,
+) -> CorruptSummary:
+    """Write each image to ``output/original`` and a noisy copy to ``output/noisy``, in the same tree.
+
+    Values are float32, unclipped unless ``clip=True``, so nothing is lost: NIfTI stays NIfTI, everything else becomes
+    TIFF. The noise is a function of the seed and the image, whatever else the folder holds.
+
+    Parameters
+    ----------
+    source
+        A file or folder; never changed.
+    output
+        A folder outside `source`.
+    noise
+        A name of `meddenoise_monai.noise.NOISE_MODELS`.
+    seed
+        Of the noise.
+    normalise
+        Write values on the [0, 1] scale instead of the image's own units. As the Torch7 ancestor did, the image is
+        min-max normalised first.
+    overwrite
+        Replace files of an earlier run.
+    strict
+        Fail at the first unreadable file instead of skipping it.
+    parameters
+        Of the noise model. ``sigma`` is in the image's own units (of the [0, 1] scale if `normalise`); all others are
+        on the [0, 1] scale of the image.
+
+    Raises
+    ------
+    UsageError
+        For an unknown noise or parameter, or an output inside the source.
+    InputError
+        If nothing can be read, or the output exists.
+    """
+    import torch
+
+    from .noise import image_seed, make_noise
+
+    source, output = Path(source), Path(output)
+    make_noise(noise, **parameters)  # a wrong parameter must fail before the first file is read
+    root, paths = _inputs(source)
+    if output.resolve().is_relative_to(source.resolve()) and source.is_dir():
+        raise UsageError(f"the output {output} lies inside the source {source}", "choose a folder outside of it")
+    if not overwrite and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"the output {output} is not empty", "choose another folder, or add --overwrite")
+
+    skipped: dict[str, str] = {}
+    written = 0
+    for path in _bar(paths, "corrupt"):
+        try:
+            image = read_image(path)
+        except InputError as error:
+            if strict:
+                raise
+            skipped[str(path.relative_to(root))] = error.message
+            continue
+        scale = image.scale
+        if normalise:
+            scale = IntensityScale(float(image.array.min()), float(image.array.max()), scale.inverted)
+        scaled = dict(parameters)
+        if "sigma" in scaled and not normalise:
+            scaled["sigma"] = float(scaled["sigma"]) / scale.width
+        clean = torch.from_numpy(scale.to_unit(image.array))
+        noisy = make_noise(noise, **scaled).apply(clean, image_seed(clean, seed)).numpy()
+        inside = path.relative_to(root)
+        is_nifti = image_suffix(path) in (".nii", ".nii.gz")
+        name = inside if is_nifti else inside.with_name(inside.name + ".tif")
+        pair: dict[str, NDArray[Any]] = {"original": clean.numpy(), "noisy": noisy}
+        for kind, unit in pair.items():
+            values = unit if normalise else scale.from_unit(unit).astype(np.float32)
+            if kind == "original" and not normalise:
+                values = image.array.astype(np.float32)
+            write_image(output / kind / name, values, like=path if is_nifti else None)
+        written += 1
+    if not written:
+        raise InputError(f"none of {len(paths)} file(s) could be read", next(iter(skipped.values())))
+    return CorruptSummary(written, skipped)
+
+
+def _stem(path: Path) -> str:
+    """The path without its suffix, or with that of a format it was converted from: ``a.dcm.tif`` matches ``a.dcm``."""
+    name = str(path)
+    while suffix := image_suffix(name):
+        known = suffix in (".tif", ".tiff", ".png", ".nii", ".nii.gz", ".bmp", ".pgm", ".dcm", ".jpg", ".jpeg")
+        if not known:
+            break
+        name = name[: -len(suffix)]
+    return name
+
+
+def _matched(reference: Path, test: Path) -> list[tuple[str, Path, Path]]:
+    if reference.is_file() and test.is_file():
+        return [(reference.name, reference, test)]
+    if reference.is_file() or test.is_file():
+        raise UsageError("one of the two is a file and the other is not", "give two files or two folders")
+    references = {_stem(path.relative_to(reference)): path for path in find_images(reference)}
+    tests = {_stem(path.relative_to(test)): path for path in find_images(test)}
+    unmatched = sorted(references.keys() ^ tests.keys())
+    if unmatched:
+        raise InputError(
+            f"{len(unmatched)} file(s) are in one folder only, first {unmatched[0]}",
+            "both folders must hold the same names (suffixes may differ)",
+        )
+    return [(name, references[name], tests[name]) for name in sorted(references)]
+
+
+def score_folders(
+    reference: str | os.PathLike[str], test: str | os.PathLike[str], data_range: float | None = None
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """SSIM (both definitions), PSNR and RMSE between two files, or between the like-named files of two folders.
+
+    Parameters
+    ----------
+    reference, test
+        Files or folders of images in the same units.
+    data_range
+        Width of the value range, in these units; by default 255 for 8-bit references, else the reference's own
+        maximum minus minimum.
+
+    Returns
+    -------
+    tuple
+        One row an image (``name, ssim, ssim_matlab, psnr, rmse``; RMSE in the images' units), and the means.
+    """
+    from .metrics import score
+
+    rows: list[dict[str, Any]] = []
+    for name, first, second in _bar(_matched(Path(reference), Path(test)), "score"):
+        clean, other = read_image(first), read_image(second)
+        width = data_range if data_range is not None else clean.scale.width
+        rows.append({"name": name, **score(clean.array, other.array, data_range=width)})
+    return rows, {key: mean_of(row[key] for row in rows) for key in rows[0] if key != "name"}
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """The mean as a plain float."""
+    return float(np.mean(list(values)))
+
+

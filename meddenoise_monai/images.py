@@ -1,0 +1,393 @@
+"""Reading and writing image files of every supported format as plain arrays with their intensity scale.
+
+`read_image` answers an `ImageData`: slices first, (H, W) or (D, H, W), in the image's own units (HU for CT), with the
+`IntensityScale` that takes these units to [0, 1] and back. `docs/architecture.md` states the scaling rule.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError
+
+__all__ = ["IMAGE_SUFFIXES", "ImageData", "IntensityScale", "find_images", "image_suffix", "read_image",
+           "replace_whole", "write_image"]  # fmt: skip
+
+_PICTURES = (".png", ".pgm", ".pnm", ".bmp", ".jpg", ".jpeg")
+_TIFF = (".tif", ".tiff")
+_NIFTI = (".nii", ".nii.gz", ".par")
+_ITK = (".mha", ".mhd", ".nrrd")
+_DICOM = (".dcm", ".dicom", ".ima")
+_NUMPY = (".npy", ".npz")
+IMAGE_SUFFIXES: tuple[str, ...] = (*_DICOM, *_NIFTI, *_ITK, *_PICTURES, *_TIFF, *_NUMPY)
+
+
+@dataclass(frozen=True)
+class IntensityScale:
+    """The linear map from an image's own units to [0, 1], and its inverse.
+
+    Parameters
+    ----------
+    low, high
+        The values, in the image's own units, that become 0 and 1 (1 and 0 if `inverted`). ``low < high``.
+    inverted
+        True for DICOM MONOCHROME1, where high values are shown dark: the network sees all images with the same sense.
+    """
+
+    low: float
+    high: float
+    inverted: bool = False
+
+    @property
+    def width(self) -> float:
+        """Units of the image per unit of the [0, 1] scale, always positive: a noise of `width` has sigma 1."""
+        return self.high - self.low
+
+    def to_unit(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Image units to [0, 1]; computed in float64, answered as float32, never clipped."""
+        unit = (values.astype(np.float64) - self.low) / self.width
+        return (1.0 - unit if self.inverted else unit).astype(np.float32)
+
+    def from_unit(self, unit: NDArray[Any]) -> NDArray[np.float64]:
+        """[0, 1] back to image units, in float64; for integers of up to 16 bits, rounding gives them back exactly."""
+        unit = unit.astype(np.float64)
+        return (1.0 - unit if self.inverted else unit) * self.width + self.low
+
+    def as_numbers(self) -> tuple[float, float, float]:
+        """Low, high, and 1 or 0 for inverted: what a batch of tensors can carry."""
+        return self.low, self.high, float(self.inverted)
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[float]) -> IntensityScale:
+        """The inverse of `as_numbers`."""
+        low, high, inverted = numbers
+        return cls(low, high, bool(inverted))
+
+    @classmethod
+    def of(cls, values: NDArray[Any], inverted: bool = False) -> IntensityScale:
+        """The scale of an image by the project's rule.
+
+        8-bit unsigned integers: 0 to 255, so that sigma = 25/255 means what the literature means by it. All else
+        (more bits, signed, float): the smallest and the largest value of the whole image or volume.
+
+        Raises
+        ------
+        InputError
+            If the values are not finite, or all the same.
+        """
+        if values.dtype == np.uint8:
+            if values.min() == values.max():
+                raise _constant(values)
+            return cls(0.0, 255.0, inverted)
+        low, high = float(values.min()), float(values.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
+        if low == high:
+            raise _constant(values)
+        return cls(low, high, inverted)
+
+
+def _constant(values: NDArray[Any]) -> InputError:
+    return InputError(
+        f"every pixel of the image has the same value, {values.flat[0]}", "leave this image out: it holds no structure"
+    )
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """An image as it was read.
+
+    Parameters
+    ----------
+    array
+        (H, W) or (D, H, W), slices first, in the image's own units; DICOM rescale is applied, padding pixels hold the
+        lowest other value.
+    scale
+        Takes `array` to [0, 1].
+    path
+        Where it was read from.
+    """
+
+    array: NDArray[Any]
+    scale: IntensityScale
+    path: Path
+
+
+def image_suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix in lower case, ``.nii.gz`` as one; empty if there is none."""
+    name = Path(path).name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """All image files below `folder`, sorted by path; files of unknown suffix count if they are DICOM.
+
+    Hidden files and folders are passed over.
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or holds no image.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"no such folder: {root}", "give a folder of images")
+    found = []
+    for parent, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(parent, name)
+            if not name.startswith(".") and (image_suffix(name) in IMAGE_SUFFIXES or _is_dicom(path)):
+                found.append(path)
+    if not found:
+        raise InputError(f"no images in {root}", f"files like {', '.join(IMAGE_SUFFIXES)} are searched recursively")
+    return found
+
+
+def _to_grey(array: NDArray[Any]) -> NDArray[Any]:
+    """(…, H, W, channels) to (…, H, W), if the colour channels are equal."""
+    colours = array[..., :3] if array.shape[-1] >= 3 else array[..., :1]
+    if not np.array_equal(colours[..., 0], colours[..., -1]) or not np.array_equal(colours[..., 0], colours[..., 1 % colours.shape[-1]]):  # fmt: skip  # noqa: E501
+        raise InputError("the image is in colour", "convert it to grey first, or leave it out")
+    return np.ascontiguousarray(colours[..., 0])
+
+
+def _png_has_deep_colour(path: Path) -> bool:
+    with path.open("rb") as stream:
+        header = stream.read(26)
+    return header[1:4] == b"PNG" and header[24] == 16 and header[25] != 0
+
+
+def _read_picture(path: Path) -> NDArray[Any]:
+    from PIL import Image
+
+    if _png_has_deep_colour(path):
+        return _read_itk(path)  # Pillow reduces 16-bit colour to 8 bits.
+    with Image.open(path) as image:
+        if image.mode in ("1", "P", "PA"):
+            return _to_grey(np.asarray(image.convert("RGB")))
+        if image.mode == "I" and image.format in ("PNG", "PPM"):
+            return np.asarray(image).astype(np.uint16)  # 16-bit files that Pillow widens to 32
+        array = np.asarray(image)
+    return _to_grey(array) if array.ndim == 3 else array
+
+
+def _read_tiff(path: Path) -> NDArray[Any]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        array = series.asarray()
+        samples = series.axes.endswith("S")
+    return _to_grey(array) if samples else array
+
+
+def _read_nifti(path: Path) -> NDArray[Any]:
+    import nibabel
+
+    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    array = np.asanyarray(image.dataobj)
+    if array.dtype.fields is not None:
+        raise InputError("the NIfTI image is in colour", "convert it to grey first, or leave it out")
+    if array.ndim < 2:
+        raise InputError(f"the image has {array.ndim} dimension(s)", "2D, 3D and 4D images can be read")
+    array = array.T  # nibabel has (x, y, z, t); slices first is (t, z, y, x).
+    return array if array.ndim <= 3 else array.reshape(-1, *array.shape[-2:])
+
+
+def _read_itk(path: Path) -> NDArray[Any]:
+    import itk
+
+    image = itk.imread(os.fspath(path))
+    array: NDArray[Any] = itk.array_from_image(image)
+    return _to_grey(array) if image.GetNumberOfComponentsPerPixel() > 1 else array
+
+
+def _read_numpy(path: Path) -> NDArray[Any]:
+    with path.open("rb") as stream:
+        loaded = np.load(stream, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        if len(loaded.files) != 1:
+            raise InputError(f"the archive holds {len(loaded.files)} arrays", "save one array a file")
+        array: NDArray[Any] = loaded[loaded.files[0]]
+        return array
+
+
+_DICOM_REFUSED = {"SEG": "a segmentation", "RTDOSE": "a dose distribution"}
+
+
+def _read_dicom(path: Path) -> ImageData:
+    import pydicom
+    from pydicom.pixels import apply_modality_lut
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom comments on every slightly irregular file
+        dataset = pydicom.dcmread(path)
+        modality = str(dataset.get("Modality", ""))
+        if modality in _DICOM_REFUSED:
+            raise InputError(f"the DICOM object is {_DICOM_REFUSED[modality]}", "leave it out: it is no noisy image")
+        if "PixelData" not in dataset and "FloatPixelData" not in dataset:
+            raise InputError("the DICOM object holds no pixels", "leave it out")
+        photometric = str(dataset.get("PhotometricInterpretation", ""))
+        if not photometric.startswith("MONOCHROME"):
+            raise InputError(f"the DICOM image is in colour ({photometric})", "leave it out: grey images only")
+        stored = dataset.pixel_array
+        values = np.asarray(apply_modality_lut(stored, dataset))
+    if values.dtype == np.float64 and np.array_equal(values, np.rint(values)) and np.abs(values).max() < 2**15:
+        values = values.astype(np.int16)
+    inverted = photometric == "MONOCHROME1"
+    padding = dataset.get("PixelPaddingValue")
+    if padding is not None:
+        last = dataset.get("PixelPaddingRangeLimit", padding)
+        padded = (stored >= min(padding, last)) & (stored <= max(padding, last))
+        if padded.any() and not padded.all():
+            values = np.where(padded, values[~padded].min(), values)
+    return ImageData(values, IntensityScale.of(values, inverted), path)
+
+
+def _reader(path: Path) -> Callable[[Path], NDArray[Any]] | None:
+    """The reader of a file's format; None for DICOM, which brings its own scale."""
+    suffix = image_suffix(path)
+    for suffixes, reader in (
+        (_PICTURES, _read_picture), (_TIFF, _read_tiff), (_NIFTI, _read_nifti), (_ITK, _read_itk), (_NUMPY, _read_numpy)
+    ):  # fmt: skip
+        if suffix in suffixes:
+            return reader
+    if suffix in _DICOM or _is_dicom(path):
+        return None
+    raise InputError(f"unknown image format: {path.name}", f"readable are {', '.join(IMAGE_SUFFIXES)}")
+
+
+def read_image(path: str | os.PathLike[str]) -> ImageData:
+    """Read one image or volume of any supported format.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, broken, of an unknown format, in colour, not finite or constant. The message names the
+        file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such file: {path}", "check the path, or the datalist that names it")
+    try:
+        reader = _reader(path)
+        if reader is None:
+            return _read_dicom(path)
+        array = reader(path)
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise InputError(f"the image has the shape {array.shape}", "2D images and 3D volumes can be read")
+        if array.dtype.kind not in "buif":
+            raise InputError(f"the pixels have the type {array.dtype}", "real numbers can be read")
+        if array.dtype == bool:
+            array = array.astype(np.uint8)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        return ImageData(array, IntensityScale.of(array), path)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from None
+    except Exception as error:  # the decoders raise whatever their authors thought of
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"cannot read {path}: {reason[0] if reason else type(error).__name__}", "is the file whole?"
+        ) from error
+
+
+@contextmanager
+def replace_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` with the same suffix; on success it takes its place, on failure nothing stays.
+
+    Raises
+    ------
+    InputError
+        If the file system refuses the write (full disk, no permission).
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=image_suffix(path))
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {path}: {error.strerror or error}", "check free space and permissions")
+
+
+def write_image(path: str | os.PathLike[str], array: NDArray[Any], like: str | os.PathLike[str] | None = None) -> Path:
+    """Write (H, W) or (D, H, W) values to a TIFF or NIfTI file (by suffix), whole or not at all.
+
+    Parameters
+    ----------
+    path
+        ``.tif``/``.tiff``, ``.nii``, ``.nii.gz``, or, for (H, W) integers of 8 bits, also ``.png``, ``.pgm``, ``.bmp``.
+    array
+        Written with its own dtype.
+    like
+        A NIfTI file whose affine and header to take over.
+
+    Raises
+    ------
+    InputError
+        If the format cannot hold the array, or the file cannot be written.
+    """
+    path = Path(path)
+    suffix = image_suffix(path)
+    with replace_whole(path) as temporary:
+        if suffix in _TIFF:
+            import tifffile
+
+            tifffile.imwrite(temporary, array, photometric="minisblack", compression="zlib")
+        elif suffix in (".nii", ".nii.gz"):
+            _write_nifti(temporary, array, like)
+        elif suffix in (".png", ".pgm", ".bmp") and array.ndim == 2 and array.dtype in (np.uint8, np.uint16):
+            from PIL import Image
+
+            if suffix == ".bmp" and array.dtype != np.uint8:
+                raise InputError("BMP holds 8 bits a pixel", "write TIFF or PNG")
+            Image.fromarray(array).save(temporary)
+        else:
+            raise InputError(f"cannot write {array.dtype} {array.shape} as {suffix}", "write TIFF (.tif)")
+    return path
+
+
+def _write_nifti(path: Path, array: NDArray[Any], like: str | os.PathLike[str] | None) -> None:
+    import nibabel
+
+    source: Any = nibabel.load(like) if like is not None else None  # type: ignore[attr-defined]
+    shape = source.shape if source is not None else array.shape[::-1]
+    data = array.reshape(tuple(reversed(shape))).T
+    header = source.header.copy() if source is not None and hasattr(source.header, "set_slope_inter") else None
+    image = nibabel.Nifti1Image(data, source.affine if source is not None else np.eye(4), header)
+    image.set_data_dtype(data.dtype)
+    nibabel.save(image, path)  # type: ignore[attr-defined]

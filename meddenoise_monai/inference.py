@@ -1,0 +1,345 @@
+"""From weights to a callable denoiser: precision, tiling, scaling.
+
+`AutocastInferer` and `TiledInferer` are what the bundle's configurations name; `load_denoiser` is the Python API.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import InputError, UsageError
+from .images import IntensityScale
+from .networks import ResidualDenoisingAutoencoder
+
+__all__ = ["AutocastInferer", "Denoiser", "TiledInferer", "check_network", "latest_weights", "load_denoiser",
+           "load_weights", "weights_fingerprint"]  # fmt: skip
+
+_PRECISIONS: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def automatic_precision(device: torch.device) -> str:
+    """``"bf16"`` where the device computes with it natively, else ``"fp32"``.
+
+    CPUs with AVX512-BF16 or AMX run the default network 2 to 4 times faster in bf16; without these instructions
+    bf16 is emulated and slower.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+class AutocastInferer(Inferer):
+    """Run the network on whole inputs in the fastest fitting precision and memory format; answer in float32.
+
+    Parameters
+    ----------
+    precision
+        ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``. An autocast that the caller has already entered (MONAI's
+        ``amp=True`` on CUDA) is left as it is.
+    """
+
+    def __init__(self, precision: str = "auto") -> None:
+        if precision not in ("auto", "fp32", *_PRECISIONS):
+            raise UsageError(f"unknown precision {precision!r}", "known: auto, fp32, bf16, fp16")
+        self.precision = precision
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        device = inputs.device
+        precision = automatic_precision(device) if self.precision == "auto" else self.precision
+        if precision == "fp32" or torch.is_autocast_enabled(device.type):
+            context: Any = nullcontext()
+        else:
+            context = torch.autocast(device.type, _PRECISIONS[precision])
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with context:
+            return network(inputs, *args, **kwargs).float()
+
+
+class TiledInferer(AutocastInferer):
+    """Run the network on images of any size in tiles whose results equal the whole image's.
+
+    Every tile is cut with a `halo` at least as wide as the network's receptive field, begins at a multiple of `align`
+    and keeps only its core, so no pixel sees an edge that is not there. Unlike MONAI's SlidingWindowInferer nothing is
+    blended: there is nothing to blend.
+
+    Parameters
+    ----------
+    tile
+        Core pixels along each axis; a multiple of `align`. Larger tiles waste less on halos and need more memory.
+    halo
+        Pixels around the core; a multiple of `align`. 128 covers the default network (receptive radius 93).
+    align
+        The product of the network's strides or a multiple of it; images are padded to it by replication and cropped
+        back, so networks that accept only such sizes can be used.
+    batch_size
+        Tiles (or slices of a volume) per forward pass.
+    spatial_dims
+        Of the network. A 2D network takes volumes (B, C, D, H, W) slice by slice.
+    """
+
+    def __init__(
+        self,
+        tile: int = 512,
+        halo: int = 128,
+        align: int = 32,
+        batch_size: int = 4,
+        spatial_dims: int = 2,
+        precision: str = "auto",
+    ) -> None:
+        super().__init__(precision)
+        for name, value in (("tile", tile), ("halo", halo)):
+            if value % align or value < 0 or (name == "tile" and value == 0):
+                raise UsageError(f"{name} must be a multiple of {align}, got {value}", "take 512 and 128")
+        self.tile, self.halo, self.align, self.batch_size = tile, halo, align, batch_size
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        if inputs.ndim == self.spatial_dims + 3:  # a volume for a 2D network
+            slices = inputs.movedim(2, 1).flatten(0, 1)
+            outputs = self._images(slices, network, *args, **kwargs)
+            return outputs.unflatten(0, (inputs.shape[0], inputs.shape[2])).movedim(1, 2)
+        if inputs.ndim != self.spatial_dims + 2:
+            raise ValueError(f"expected (B, C, {'D, ' * (self.spatial_dims - 2)}H, W), got {tuple(inputs.shape)}")
+        return self._images(inputs, network, *args, **kwargs)
+
+    def _images(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        sizes = inputs.shape[2:]
+        pads = [p for size in reversed(sizes) for p in (0, -size % self.align)]
+        padded = F.pad(inputs, pads, mode="replicate") if any(pads) else inputs
+        by_shape: dict[tuple[int, ...], list[tuple[int, tuple[tuple[int, int, int, int], ...]]]] = defaultdict(list)
+        for spans in product(*(self._spans(size) for size in padded.shape[2:])):
+            for image in range(len(inputs)):
+                by_shape[tuple(end - start for start, end, _, _ in spans)].append((image, spans))
+        output: Tensor | None = None
+        for tiles in by_shape.values():
+            for first in range(0, len(tiles), self.batch_size):
+                batch = tiles[first : first + self.batch_size]
+                cut = [padded[i][(slice(None), *(slice(s, e) for s, e, _, _ in spans))] for i, spans in batch]
+                results = super().__call__(torch.stack(cut), network, *args, **kwargs)
+                if output is None:
+                    output = results.new_empty((len(inputs), results.shape[1], *padded.shape[2:]))
+                for result, (image, spans) in zip(results, batch, strict=True):
+                    core = (slice(None), *(slice(a, b) for _, _, a, b in spans))
+                    inner = (slice(None), *(slice(a - s, b - s) for s, _, a, b in spans))
+                    output[image][core] = result[inner]
+        assert output is not None  # there is at least one tile
+        return output[(slice(None), slice(None), *(slice(size) for size in sizes))]
+
+    def _spans(self, length: int) -> list[tuple[int, int, int, int]]:
+        """(start, end, core start, core end) of each tile along an axis of `length`, a multiple of `align`."""
+        if length <= self.tile + self.halo:
+            return [(0, length, 0, length)]
+        return [
+            (max(0, core - self.halo), min(length, core + self.tile + self.halo), core, min(length, core + self.tile))
+            for core in range(0, length, self.tile)
+        ]
+
+
+def check_network(network: nn.Module, device: torch.device, spatial_dims: int = 2, patch: int = 64) -> None:
+    """Refuse a network that cannot be trained here, before the training starts.
+
+    Raises
+    ------
+    UsageError
+        If the network fails on a (2, 1, patch, …) input, or answers another shape, or not one tensor.
+    """
+    shape = (2, 1, *([patch] * spatial_dims))
+    training = network.training
+    try:
+        with torch.no_grad():
+            output = network.eval()(torch.rand(shape, device=device))
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise UsageError(
+            f"network_def fails on an input of shape {shape}: {reason[0] if reason else type(error).__name__}",
+            "it must take and return (batch, 1, …) images",
+        ) from error
+    finally:
+        network.train(training)
+    if not isinstance(output, Tensor) or output.shape != shape:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UsageError(
+            f"network_def changes the shape {shape} to {got}", "a denoiser returns an image of the size it was given"
+        )
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a plain state dict; no code in the file is ever run.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds anything but tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such weights file: {path}", "train first, or give the path of a model.pt")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"cannot read the weights {path}: not a plain state dict", "give a model.pt") from error
+    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
+        state = state["model"]  # a training's checkpoint
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"the file {path} is not a plain state dict", "give a model.pt")
+    return dict(state)
+
+
+def released_weights() -> Path:
+    """Where the released weights lie: inside the wheel, in an exported bundle, or in the repository.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    package = Path(__file__).resolve().parent
+    places = (
+        package / "model.pt",
+        package.parent / "models" / "model.pt",
+        package.parent / "bundle" / "models" / "model.pt",
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError("this installation carries no released weights", "give the path of a model.pt you trained")
+
+
+class Denoiser:
+    """A callable that denoises arrays in their own units.
+
+    Parameters
+    ----------
+    network
+        Takes and returns (B, 1, H, W) tensors on the [0, 1] scale.
+    inferer
+        How to run it; by default tiled, in the device's fastest fitting precision.
+    device
+        Where.
+    """
+
+    def __init__(
+        self, network: nn.Module, inferer: Inferer | None = None, device: str | torch.device | None = None
+    ) -> None:
+        self.device = torch.device(device) if device is not None else next(network.parameters()).device
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.inferer = inferer if inferer is not None else TiledInferer()
+
+    def __call__(
+        self, image: NDArray[Any], sigma: float | None = None, strength: float = 1.0
+    ) -> NDArray[np.float32]:
+        """Denoise an image.
+
+        Parameters
+        ----------
+        image
+            (H, W), or (D, H, W) denoised slice by slice; any real dtype and range, finite.
+        sigma
+            Standard deviation of the noise in the image's own units, where it is known: no more than that is taken
+            away (the removed part is scaled down to this root mean square). By default the network decides.
+        strength
+            Share of the found noise to remove: 0 returns the input bit for bit, 1 is everything.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            Same shape and units.
+
+        Raises
+        ------
+        InputError
+            If the image is not finite, or no 2D or 3D array of real numbers.
+        UsageError
+            If sigma is negative or strength outside [0, 1].
+        """
+        values = np.asarray(image)
+        if values.ndim not in (2, 3) or values.dtype.kind not in "buif" or values.size == 0:
+            raise InputError(
+                f"cannot denoise an array of shape {values.shape} and type {values.dtype}",
+                "give (H, W) or (D, H, W) real numbers",
+            )
+        if not 0.0 <= strength <= 1.0:
+            raise UsageError(f"strength must lie in [0, 1], got {strength}", "0 keeps all noise, 1 removes it")
+        if sigma is not None and not sigma >= 0.0:
+            raise UsageError(f"sigma must not be negative, got {sigma}", "give it in the image's own units")
+        if strength == 0.0 or sigma == 0.0 or values.min() == values.max():
+            return values.astype(np.float32)
+        scale = IntensityScale.of(values.astype(np.uint8) if values.dtype == bool else values)
+        unit = torch.from_numpy(scale.to_unit(values))[None, None].to(self.device)
+        with torch.inference_mode():
+            removed = (unit - self.inferer(unit, self.network))[0, 0].double().cpu().numpy() * scale.width
+        if sigma is not None:
+            strength *= min(1.0, sigma / max(float(np.sqrt(np.mean(removed**2))), 1e-12))
+        # Subtracting what was found, rather than scaling the output back, keeps an untouched pixel untouched.
+        return (values.astype(np.float64) - strength * removed).astype(np.float32)
+
+
+def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None = None) -> Denoiser:
+    """A denoiser from weights of the default network.
+
+    Parameters
+    ----------
+    path
+        A ``model.pt``; by default the released weights. The network's width and depth are read from it.
+    device
+        ``"cpu"``, ``"cuda"``, …; by default CUDA where there is one.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds weights of another network.
+    UsageError
+        If the device cannot be had.
+    """
+    path = Path(path) if path is not None else released_weights()
+    state = load_weights(path)
+    try:
+        network = ResidualDenoisingAutoencoder.from_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{path} holds weights of another network", "build it, load_state_dict, and wrap it in Denoiser(network)"
+        ) from error
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return Denoiser(network, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"cannot use the device {device!r}", "take cpu, or cuda where there is one") from error
+
+
+def latest_weights(folder: str | os.PathLike[str]) -> Path:
+    """The best weights of the training in `folder`, else the released ones.
+
+    Raises
+    ------
+    InputError
+        If there are neither.
+    """
+    trained = Path(folder, "model_best.pt")
+    return trained if trained.is_file() else released_weights()
+
+
+def weights_fingerprint(network: nn.Module) -> str:
+    """The first 16 hex digits of the SHA-256 over names and values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

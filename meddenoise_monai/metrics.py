@@ -1,0 +1,210 @@
+"""Fidelity of a denoised image to its clean reference: SSIM by two definitions, PSNR and RMSE.
+
+Every function takes an image ``(H, W)`` or a volume ``(D, H, W)``. A volume is scored slice by slice and the slices
+are averaged, because the networks are two-dimensional and so are the published numbers. All arithmetic is in float64.
+`data_range` is mandatory: guessed from a dtype it makes scores that cannot be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from .errors import InputError, UsageError, nearest
+
+__all__ = ["MAX_PSNR", "SSIMDefinition", "psnr", "rmse", "score", "ssim"]
+
+SSIMDefinition: TypeAlias = Literal["gaussian", "matlab"]
+
+MAX_PSNR = 100.0
+"""The PSNR in dB that identical images get."""
+
+_WINDOW_SIGMA = 1.5
+_WINDOW_RADIUS = 5
+_K1, _K2 = 0.01, 0.03
+
+
+def ssim(
+    reference: ArrayLike, test: ArrayLike, data_range: float, definition: SSIMDefinition | str = "gaussian"
+) -> float:
+    """Mean structural similarity (Wang et al., IEEE Transactions on Image Processing 13(4), 2004).
+
+    Parameters
+    ----------
+    reference, test
+        Images ``(H, W)`` or volumes ``(D, H, W)`` of any real dtype, of one shape.
+    data_range
+        The distance between the least and the greatest possible value, in the images' units; never guessed.
+    definition
+        Both have an 11x11 Gaussian window of standard deviation 1.5, K1 = 0.01, K2 = 0.03 and population covariances.
+        ``"gaussian"`` averages only where the window lies inside the image: Wang's, scikit-image's with
+        ``gaussian_weights=True, sigma=1.5, use_sample_covariance=False``, and MONAI's ``SSIMMetric``.
+        ``"matlab"`` replicates the borders and averages over the whole image: MATLAB's ``ssim``. On images of
+        64x64 the two differ by up to 0.09.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; exactly 1 for identical images.
+
+    Raises
+    ------
+    InputError
+        The shapes differ or are no image's, a value is not finite, or an image is narrower than the window (11
+        pixels) under the definition ``"gaussian"``.
+    UsageError
+        `data_range` is not a positive number, or `definition` is unknown.
+    """
+    if definition not in ("gaussian", "matlab"):
+        raise UsageError(f"SSIM has no definition {definition!r}", nearest(str(definition), ("gaussian", "matlab")))
+    references, tests, data_range = _checked(reference, test, data_range)
+    if definition == "gaussian":
+        _check_window_fits(references)
+    maps = (_ssim_map(a, b, data_range) for a, b in zip(references, tests, strict=True))
+    return _mean(float((_interior(each) if definition == "gaussian" else each).mean()) for each in maps)
+
+
+def psnr(reference: ArrayLike, test: ArrayLike, data_range: float) -> float:
+    """Peak signal-to-noise ratio in dB, ``10 log10(data_range**2 / mean squared error)``, at most 100.
+
+    Identical images get 100 dB and not infinity, which would swallow every mean and which MLflow stores as 1.8e308.
+
+    Parameters
+    ----------
+    reference, test
+        Images ``(H, W)`` or volumes ``(D, H, W)`` of any real dtype, of one shape.
+    data_range
+        The distance between the least and the greatest possible value, in the images' units; never guessed.
+
+    Raises
+    ------
+    InputError
+        The shapes differ or are no image's, or a value is not finite.
+    UsageError
+        `data_range` is not a positive number.
+    """
+    references, tests, data_range = _checked(reference, test, data_range)
+    return _mean(_psnr(a, b, data_range) for a, b in zip(references, tests, strict=True))
+
+
+def rmse(reference: ArrayLike, test: ArrayLike) -> float:
+    """Root of the mean squared error, in the images' units.
+
+    Parameters
+    ----------
+    reference, test
+        Images ``(H, W)`` or volumes ``(D, H, W)`` of any real dtype, of one shape.
+
+    Raises
+    ------
+    InputError
+        The shapes differ or are no image's, or a value is not finite.
+    """
+    references, tests, _ = _checked(reference, test, data_range=1.0)
+    return _mean(math.sqrt(_mean_squared_error(a, b)) for a, b in zip(references, tests, strict=True))
+
+
+def score(reference: ArrayLike, test: ArrayLike, data_range: float) -> dict[str, float]:
+    """All metrics at once: the keys are ``ssim``, ``ssim_matlab``, ``psnr`` and ``rmse``.
+
+    Equal to calling `ssim` (by both definitions), `psnr` and `rmse`, at less than half the cost; parameters and
+    errors are those of `ssim`.
+    """
+    references, tests, data_range = _checked(reference, test, data_range)
+    _check_window_fits(references)
+    rows = []
+    for a, b in zip(references, tests, strict=True):
+        similarity = _ssim_map(a, b, data_range)
+        root = math.sqrt(_mean_squared_error(a, b))
+        rows.append((_interior(similarity).mean(), similarity.mean(), _psnr(a, b, data_range), root))
+    means = np.mean(rows, axis=0)
+    return dict(zip(("ssim", "ssim_matlab", "psnr", "rmse"), map(float, means), strict=True))
+
+
+def _ssim_map(reference: NDArray[np.float64], test: NDArray[np.float64], data_range: float) -> NDArray[np.float64]:
+    # Replicated borders reach no pixel further in than the window's radius, so one map serves both definitions.
+    def smooth(image: NDArray[np.float64]) -> NDArray[np.float64]:
+        smoothed: NDArray[np.float64] = ndimage.gaussian_filter(
+            image, _WINDOW_SIGMA, mode="nearest", radius=_WINDOW_RADIUS
+        )
+        return smoothed
+
+    # Variances do not depend on an offset, but mean(x**2) - mean(x)**2 loses its digits to one.
+    offset = (float(reference.mean()) + float(test.mean())) / 2
+    x, y = reference - offset, test - offset
+    mean_x, mean_y = smooth(x), smooth(y)
+    variance_x = np.maximum(smooth(x * x) - mean_x**2, 0.0)
+    variance_y = np.maximum(smooth(y * y) - mean_y**2, 0.0)
+    # Rounding alone can make a covariance that no such variances allow, and with it an SSIM above 1.
+    bound = np.sqrt(variance_x * variance_y)
+    covariance = np.clip(smooth(x * y) - mean_x * mean_y, -bound, bound)
+    mean_x, mean_y = mean_x + offset, mean_y + offset
+    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure: NDArray[np.float64] = (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return luminance * structure
+
+
+def _interior(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+    return similarity[_WINDOW_RADIUS:-_WINDOW_RADIUS, _WINDOW_RADIUS:-_WINDOW_RADIUS]
+
+
+def _psnr(reference: NDArray[np.float64], test: NDArray[np.float64], data_range: float) -> float:
+    error = _mean_squared_error(reference, test)
+    if error == 0:
+        return MAX_PSNR
+    return min(MAX_PSNR, 20 * math.log10(data_range) - 10 * math.log10(error))
+
+
+def _mean_squared_error(reference: NDArray[np.float64], test: NDArray[np.float64]) -> float:
+    return float(np.mean((reference - test) ** 2))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _checked(
+    reference: ArrayLike, test: ArrayLike, data_range: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Both as ``(D, H, W)`` in float64, and the data range as a float."""
+    try:
+        data_range = float(data_range)
+    except (TypeError, ValueError):
+        data_range = math.nan
+    if not (math.isfinite(data_range) and data_range > 0):
+        raise UsageError(
+            "data_range must be a positive number", "give the distance between the least and the greatest value"
+        )
+    stacks = []
+    for role, values in (("reference", reference), ("test", test)):
+        array = np.asarray(values)
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"the {role} image has dtype {array.dtype}", "give real numbers")
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise InputError(f"the {role} image has shape {array.shape}", "give (H, W) or (D, H, W), not empty")
+        array = array.astype(np.float64)
+        if not np.isfinite(array).all():
+            raise InputError(f"the {role} image has values that are NaN or infinite", "mask or replace them first")
+        stacks.append(array)
+    if stacks[0].shape != stacks[1].shape:
+        raise InputError(
+            f"the reference has shape {stacks[0].shape}, the test image {stacks[1].shape}",
+            "compare images of one shape",
+        )
+    first, second = (stack.reshape(-1, *stack.shape[-2:]) for stack in stacks)
+    return first, second, data_range
+
+
+def _check_window_fits(images: NDArray[np.float64]) -> None:
+    width = 2 * _WINDOW_RADIUS + 1
+    if min(images.shape[-2:]) < width:
+        raise InputError(
+            f"images of {images.shape[-2]}x{images.shape[-1]} are smaller than the {width}x{width} window of SSIM",
+            "use larger images, or the definition 'matlab', which replicates the borders",
+        )

@@ -1,0 +1,175 @@
+"""What a bundle does before its engines start: overrides checked, errors in two lines.
+
+`monai.bundle` accepts any override and ignores the ones that no configuration reads; and it shows an error of the
+data as some hundred lines of traceback. The configurations call `begin` first in ``initialize``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import MeddenoiseError, UsageError, nearest
+
+__all__ = ["as_bool", "begin", "check_numbers", "launched_config", "user_error"]
+
+# The arguments of `python -m monai.bundle run` itself, which are no overrides.
+_RUN_ARGUMENTS = frozenset(
+    {"run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file",
+     "workflow_name", "workflow_type", "help"}
+)  # fmt: skip
+
+
+def _command_line(argv: Sequence[str]) -> dict[str, str] | None:
+    """``--name value`` and ``--name=value`` of a `python -m monai.bundle run …`, or None in any other program."""
+    if not argv or "monai" not in Path(argv[0]).parts or "run" not in argv[1:2]:
+        return None
+    options: dict[str, str] = {}
+    words = list(argv[2:])
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            continue
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("--") else "True"
+        options[name.replace("-", "_") if "::" not in name and "#" not in name else name] = value
+    return options
+
+
+def _config_files(value: str) -> list[Path]:
+    """The paths in ``a.json``, ``a.json,b.json`` or ``['a.json','b.json']``, as python-fire accepts them."""
+    return [Path(part.strip(" '\"")) for part in value.strip("[]() ").split(",") if part.strip(" '\"")]
+
+
+def launched_config(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
+    """The configuration this program was started with: its files merged, the overrides of the command line applied.
+
+    None if this is no `python -m monai.bundle run`.
+    """
+    options = _command_line(sys.argv if argv is None else argv)
+    if options is None or "config_file" not in options:
+        return None
+    from monai.bundle import ConfigParser
+
+    files = [path for path in _config_files(options["config_file"]) if path.is_file()]
+    parser = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
+    for name, value in options.items():
+        if name not in _RUN_ARGUMENTS:
+            parser[name] = _literal(value)
+    config: dict[str, Any] = parser.get()
+    return config
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _paths(node: Any, prefix: str = "") -> Iterable[str]:
+    entries: Iterable[tuple[str, Any]] = ()
+    if isinstance(node, Mapping):
+        entries = ((str(key), value) for key, value in node.items())
+    elif isinstance(node, list):
+        entries = ((str(index), value) for index, value in enumerate(node))
+    for key, value in entries:
+        yield prefix + key
+        yield from _paths(value, f"{prefix}{key}::")
+
+
+def check_overrides(argv: Sequence[str] | None = None) -> None:
+    """Refuse a ``--name value`` that no configuration file knows.
+
+    Raises
+    ------
+    UsageError
+        With the nearest known name.
+    """
+    options = _command_line(sys.argv if argv is None else argv)
+    if options is None or "config_file" not in options:
+        return
+    known: set[str] = set()
+    for path in _config_files(options["config_file"]):
+        if path.is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            # An overlay's key "a#b" changes a part of another file; both spellings of the separator count.
+            known.update(name.replace("#", "::") for name in _paths(content))
+    for name in options:
+        if name not in _RUN_ARGUMENTS and name.replace("#", "::") not in known:
+            # A new key inside an existing dictionary (network_def::norm) is a legitimate override.
+            parent = name.replace("#", "::").rpartition("::")[0]
+            if not parent or parent not in known:
+                top = {path for path in known if "::" not in path and not path.startswith("_")}
+                raise UsageError(f"unknown override --{name}", nearest(name, top))
+
+
+def check_numbers(positive: Mapping[str, float], non_negative: Mapping[str, float]) -> None:
+    """Refuse hyper-parameters that cannot work, by name.
+
+    Raises
+    ------
+    UsageError
+        For a value that is no number, or not positive (not negative).
+    """
+    for values, least, word in ((positive, None, "positive"), (non_negative, 0, "zero or more")):
+        for name, value in values.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not (value >= 0 if least == 0 else value > 0):
+                raise UsageError(f"{name} must be {word}, got {value!r}", f"give --{name} a number")
+
+
+def user_error(error: BaseException | None) -> MeddenoiseError | None:
+    """The user's error behind `error`, which MONAI may have wrapped several times; None if there is none."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, MeddenoiseError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    found = user_error(error)
+    if found is None:
+        traceback.print_exception(kind, error, trace)
+        return
+    print(f"error: {found.message}\nhint: {found.hint}", file=sys.stderr)
+    if found.exit_code != 1:
+        # The interpreter would exit with 1 whatever is done here; so end it, after what was registered for the end.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(found.exit_code)
+
+
+def begin() -> None:
+    """Install the two-line error report and check the overrides; to be called first in ``initialize``."""
+    if _command_line(sys.argv) is not None:
+        sys.excepthook = _report
+    check_overrides()
+
+
+def as_bool(value: object) -> bool:
+    """True for True, 1, "true", "yes", "on": what ``--resume true`` gives is a string.
+
+    Raises
+    ------
+    UsageError
+        For any other word than these and their opposites.
+    """
+    word = str(value).strip().lower()
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off", "", "none"):
+        return False
+    raise UsageError(f"expected true or false, got {value!r}", "write true or false")

@@ -1,0 +1,263 @@
+"""What a training does beside its steps: weight averaging, repeatable epochs, checkpoints that survive a kill."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from .errors import InputError, UsageError
+from .images import replace_whole
+from .inference import load_weights
+
+__all__ = ["EpochSeed", "TrainingCheckpoint", "WeightAverage", "averaged_model", "load_pretrained"]
+
+_log = logging.getLogger(__name__)
+
+
+class Stateful(Protocol):
+    """Anything whose state a checkpoint keeps."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
+
+
+def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
+    """An exponential moving average of `network`'s weights, which generalises better than its last step.
+
+    The decay grows as (1 + n) / (10 + n) up to `decay`, so that short trainings are averaged over fewer steps.
+    """
+
+    @torch.no_grad()
+    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], count: Tensor) -> None:
+        n = float(count)
+        torch._foreach_lerp_(list(averages), list(currents), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=False)
+
+
+class WeightAverage:
+    """Handler of the trainer: updates the average after every step."""
+
+    def __init__(self, average: AveragedModel, network: nn.Module) -> None:
+        self.average, self.network = average, network
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.average.update_parameters(self.network)
+
+
+class EpochSeed:
+    """Handler of the trainer: makes each epoch a function of (seed, epoch).
+
+    All random states (Python, NumPy, torch, the transforms' own) are set anew at each epoch's start. So a training
+    that goes on after a kill draws the very patches and noise that it would have drawn, with no state to save.
+
+    Parameters
+    ----------
+    dataset
+        Whose random transforms are seeded too (with workers, MONAI's DataLoader derives theirs from torch's state).
+    seed
+        Of the training.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        set_rnd(self.dataset.transform, seed=seed)
+
+
+class TrainingCheckpoint:
+    """Handler of the trainer: saves after every epoch, stops early, and goes on where a killed training stopped.
+
+    Two files, each written whole or not at all: ``checkpoint_last.pt`` holds all that a resumed training needs,
+    ``model_best.pt`` the plain averaged weights of the epoch with the best validation metric. MONAI's CheckpointSaver
+    forgets the best metric when a training is resumed, and then overwrites the best weights by worse ones.
+
+    Attach it after the validation handler: it reads the metric of the epoch that just ended.
+
+    Parameters
+    ----------
+    folder
+        Where the files go.
+    parts
+        What the checkpoint keeps, by name: network, average, optimizer, schedule, …; ``"average"`` must be among them.
+    evaluator
+        The validation engine.
+    metric
+        Name of its metric, higher is better.
+    resume
+        Go on from ``checkpoint_last.pt`` where there is one.
+    patience
+        Stop after this many validations without a better metric; 0 never does.
+    max_minutes
+        Stop before the epoch that would end later than this, minutes of training before a resume counted in; 0 never
+        does.
+    """
+
+    LAST, BEST = "checkpoint_last.pt", "model_best.pt"
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        parts: Mapping[str, Stateful],
+        evaluator: Engine,
+        metric: str,
+        resume: bool = False,
+        patience: int = 0,
+        max_minutes: float = 0.0,
+    ) -> None:
+        self.folder = Path(folder)
+        self.parts, self.evaluator, self.metric = dict(parts), evaluator, metric
+        self.resume, self.patience, self.max_minutes = resume, patience, max_minutes
+        self.best_metric = float("-inf")
+        self.best_epoch = 0
+        self._seconds = 0.0
+        self._clock = time.monotonic()
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+
+    @property
+    def best_path(self) -> Path:
+        return self.folder / self.BEST
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            _ = state["epoch"], state["parts"], state["best_metric"]
+        except Exception as error:
+            raise InputError(f"cannot resume from {path}: not a checkpoint of a training", "delete it") from error
+        return state
+
+    @classmethod
+    def saved_part(cls, folder: str | os.PathLike[str], name: str) -> dict[str, Any]:
+        """The state of one part in the checkpoint in `folder`; empty if there is none."""
+        path = Path(folder, cls.LAST)
+        return dict(cls._read(path)["parts"].get(name, {})) if path.is_file() else {}
+
+    def start(self, engine: Engine) -> None:
+        self._clock = time.monotonic()
+        path = self.folder / self.LAST
+        if not self.resume:
+            return
+        if not path.is_file():
+            _log.warning("nothing to resume in %s: a new training starts", self.folder)
+            return
+        state = self._read(path)
+        if state["parts"].keys() != self.parts.keys():
+            raise InputError(f"{path} was saved by another configuration", "delete it, or resume with its own options")
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} does not fit this network or optimiser", "resume with the options it was started with"
+            ) from error
+        self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
+        self._seconds = state["seconds"]
+        engine.state.epoch = state["epoch"]
+        engine.state.iteration = state["epoch"] * (engine.state.epoch_length or 0)
+        _log.info("resumed after epoch %d, best %s %.4f", state["epoch"], self.metric, self.best_metric)
+        if self._stop_reason(engine, 0.0):
+            engine.terminate()
+
+    def end_epoch(self, engine: Engine) -> None:
+        now = time.monotonic()
+        took, self._clock = now - self._clock, now
+        self._seconds += took
+        metric = self.evaluator.state.metrics.get(self.metric)
+        # MONAI's ValidationHandler hands the trainer's epoch to the evaluator.
+        validated = self.evaluator.state.epoch == engine.state.epoch
+        if metric is not None and validated and metric > self.best_metric:
+            self.best_metric, self.best_epoch = float(metric), engine.state.epoch
+            average = self.parts["average"]
+            weights = average.module.state_dict() if isinstance(average, AveragedModel) else average.state_dict()
+            self._save(self.best_path, {name: tensor.detach().cpu() for name, tensor in weights.items()})
+        self._save(
+            self.folder / self.LAST,
+            {
+                "epoch": engine.state.epoch,
+                "best_metric": self.best_metric,
+                "best_epoch": self.best_epoch,
+                "seconds": self._seconds,
+                "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            },
+        )
+        reason = self._stop_reason(engine, took)
+        if reason:
+            _log.info("stopped after epoch %d: %s", engine.state.epoch, reason)
+            engine.terminate()
+
+    def _stop_reason(self, engine: Engine, epoch_seconds: float) -> str | None:
+        if self.patience and engine.state.epoch - self.best_epoch >= self.patience:
+            return f"no better {self.metric} for {self.patience} epochs"
+        if self.max_minutes and self._seconds + epoch_seconds > 60 * self.max_minutes:
+            return f"the next epoch would pass the limit of {self.max_minutes:g} minutes"
+        return None
+
+    @staticmethod
+    def _save(path: Path, state: Mapping[str, Any]) -> None:
+        with replace_whole(path) as temporary:
+            try:
+                torch.save(dict(state), temporary)
+            except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
+                raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}", "is the disk full?") from error
+
+
+def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> nn.Module:
+    """Start from the weights in `path`, if one is given.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or belongs to another network.
+    """
+    if path:
+        try:
+            network.load_state_dict(load_weights(path))
+        except RuntimeError as error:
+            raise InputError(
+                f"the weights {path} do not fit this network", "give the network_def they were trained with"
+            ) from error
+    return network
+
+
+def check_device(name: str) -> torch.device:
+    """The device of that name, or the error that a user can act on.
+
+    Raises
+    ------
+    UsageError
+        If it does not exist here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"cannot use the device {name!r}", "take --device cpu, or cuda where there is one") from error
+    return device

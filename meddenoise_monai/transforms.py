@@ -1,0 +1,256 @@
+"""MONAI dictionary transforms around image files: read, scale to [0, 1], pick windows and patches, write back."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import InputError, UsageError
+from .images import IntensityScale, image_suffix, read_image, write_image
+
+__all__ = ["MostTissued", "PadToSized", "RandPatchesd", "ReadImaged", "ScaleToUnitd", "WriteImaged"]
+
+_log = logging.getLogger(__name__)
+
+# On the [0, 1] scale: films, CT and MR show air and background below it, nearly all tissue above.
+TISSUE_THRESHOLD = 0.1
+
+
+class ReadImaged(MapTransform):
+    """Replace paths by arrays (1, H, W) or (1, D, H, W) in the image's own units, and note their scale.
+
+    ``data["scale"]`` becomes the scale of the clean image (the numbers of an `IntensityScale`): of ``label`` where there is one, else of
+    ``image``, so that a noisy/clean pair keeps its common contrast. ``data["source"]`` becomes the path of ``image``.
+
+    MONAI's LoadImaged is not used: it swallows the reason why a file cannot be read, its readers disagree on the
+    shape of a single-slice file, and none keeps 16-bit colour PNG, padding values or MONOCHROME1 apart.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be used (see `read_image`), or the two of a pair differ in shape.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        item["source"] = str(item["image"])
+        for key in self.key_iterator(item):
+            image = read_image(item[key])
+            item[key] = image.array[None]
+            if key == "label" or "label" not in item:
+                item["scale"] = torch.tensor(image.scale.as_numbers(), dtype=torch.float64)
+        if "label" in item and item["label"].shape != item["image"].shape:
+            raise InputError(
+                f"{item['source']}: noisy {item['image'].shape[1:]} and clean {item['label'].shape[1:]} differ in shape",
+                "a pair must show the same pixels",
+            )
+        return item
+
+
+class ScaleToUnitd(MapTransform):
+    """Scale the arrays to [0, 1] float32 tensors by ``data["scale"]`` (the rule is `IntensityScale.of`)."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        scale = IntensityScale.from_numbers(item["scale"].tolist())
+        for key in self.key_iterator(item):
+            item[key] = torch.from_numpy(scale.to_unit(item[key]))
+        return item
+
+
+class PadToSized(MapTransform):
+    """Mirror the last axes of tensors (1, …, H, W) that are smaller than `size`, with a warning.
+
+    Parameters
+    ----------
+    keys
+        Tensors of one shape.
+    size
+        Least size of the last ``len(size)`` axes.
+    """
+
+    def __init__(self, keys: KeysCollection, size: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.size = tuple(size)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            image: Tensor = item[key]
+            if image.ndim <= len(self.size):
+                raise InputError(
+                    f"{item.get('source')}: a 2D image cannot be cut into patches of {len(self.size)} dimensions",
+                    "train the 2D network, or give volumes",
+                )
+            have = image.shape[-len(self.size) :]
+            missing = [max(0, want - got) for want, got in zip(self.size, have, strict=True)]
+            if any(missing):
+                _log.warning("%s: %s is smaller than a patch %s: mirrored", item.get("source"), tuple(have), self.size)
+                pads = [(0, 0)] * (image.ndim - len(missing)) + [(m // 2, m - m // 2) for m in missing]
+                item[key] = torch.from_numpy(np.pad(image.numpy(), pads, mode="symmetric"))
+        return item
+
+
+class MostTissued(MapTransform):
+    """Cut the window that shows the most tissue: the same one for the same image, always.
+
+    A volume gives its slice with the most tissue when `size` has two axes. Windows lie on a grid of an eighth of their
+    size; the tissue is what lies above 0.1 on the [0, 1] scale of the first key; the first of equals wins. Images
+    smaller than the window stay whole along that axis.
+
+    Parameters
+    ----------
+    keys
+        Tensors (1, H, W) or (1, D, H, W) of one shape; the first one decides.
+    size
+        Of the window: (H, W), or (D, H, W) for 3D networks.
+    """
+
+    def __init__(self, keys: KeysCollection, size: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.size = tuple(size)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        window = self._window(item[self.first_key(item)])
+        for key in self.key_iterator(item):
+            cut = item[key][window]
+            item[key] = cut.reshape(1, *cut.shape[-len(self.size) :]).clone()
+        return item
+
+    def _window(self, image: Tensor) -> tuple[slice, ...]:
+        sizes = (1,) * (image.ndim - 1 - len(self.size)) + self.size
+        counts = np.pad((image[0] > TISSUE_THRESHOLD).numpy().astype(np.int64), [(1, 0)] * (image.ndim - 1))
+        for axis in range(counts.ndim):
+            counts = counts.cumsum(axis)  # the integral image: any window's sum in 2**ndim look-ups
+        window: list[slice] = []
+        for axis, size in enumerate(sizes):
+            length = counts.shape[axis] - 1
+            size = min(size, length)
+            starts = np.unique(np.append(np.arange(0, length - size, max(1, size // 8)), length - size))
+            counts = np.take(counts, starts + size, axis) - np.take(counts, starts, axis)
+            window.append((starts, size))  # type: ignore[arg-type]
+        best = np.unravel_index(int(counts.argmax()), counts.shape)
+        return (
+            slice(None),
+            *(slice(int(s[i]), int(s[i]) + n) for (s, n), i in zip(window, best, strict=True)),  # type: ignore[misc]
+        )
+
+
+class RandPatchesd(Randomizable, MapTransform):
+    """Cut random patches that show something: a list of items with the patches of all keys at the same places.
+
+    MONAI's RandSpatialCropSamplesd takes flat background as readily as tissue (two thirds of a mammogram film) and no
+    2D patch from a volume. Here a patch is drawn again, up to 4 times, while its standard deviation is below `min_std`.
+
+    Parameters
+    ----------
+    keys
+        Tensors (1, H, W) or (1, D, H, W), at least as large as `size`, on [0, 1].
+    size
+        Of the patch; two axes take a patch from a random slice of a volume.
+    num_samples
+        Patches per call.
+    min_std
+        On the [0, 1] scale.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        size: Sequence[int],
+        num_samples: int = 1,
+        min_std: float = 0.01,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.size = tuple(size)
+        self.num_samples = num_samples
+        self.min_std = min_std
+
+    def _draw(self, shape: Sequence[int]) -> tuple[slice, ...]:
+        sizes = (1,) * (len(shape) - 1 - len(self.size)) + self.size
+        starts = [int(self.R.randint(0, length - n + 1)) for length, n in zip(shape[1:], sizes, strict=True)]
+        return (slice(None), *(slice(s, s + n) for s, n in zip(starts, sizes, strict=True)))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+        first: Tensor = data[self.first_key(dict(data))]
+        patches = []
+        for _ in range(self.num_samples):
+            for _ in range(5):
+                window = self._draw(first.shape)
+                if float(first[window].std()) >= self.min_std:
+                    break
+            patch = {key: data[key][window].reshape(1, *self.size).clone() for key in self.key_iterator(dict(data))}
+            patches.append({**patch, "paired": data.get("paired", False)})
+        return patches
+
+
+def output_path(source: str | os.PathLike[str], root: str | os.PathLike[str] | None, folder: Path) -> Path:
+    """Where the result of `source` goes below `folder`: the tree below `root` is mirrored.
+
+    NIfTI stays NIfTI and 8/16-bit pictures keep their format; JPEG, which would add its own artefacts, becomes PNG;
+    everything else becomes a float TIFF, named with the whole old name so that ``a.dcm`` and ``a.mha`` stay apart.
+    """
+    source = Path(source)
+    inside = source.relative_to(root) if root is not None and source.is_relative_to(root) else Path(source.name)
+    suffix = image_suffix(source)
+    if suffix in (".nii", ".nii.gz", ".png", ".pgm", ".bmp", ".tif", ".tiff"):
+        return folder / inside
+    if suffix in (".jpg", ".jpeg"):
+        return folder / inside.with_name(inside.name + ".png")
+    return folder / inside.with_name(inside.name + ".tif")
+
+
+class WriteImaged(MapTransform):
+    """Write tensors on [0, 1] back in the units of their source, below `output_dir` (see `output_path`).
+
+    Integer pictures are rounded and clipped to their own dtype; TIFF from other formats and NIfTI hold float32.
+
+    Parameters
+    ----------
+    keys
+        One key: tensors (1, H, W) or (1, D, H, W), with ``scale`` and ``source`` beside them.
+    output_dir
+        Is made if need be; must not be, nor lie in, the folder of the input.
+    root
+        The input folder whose tree is mirrored.
+
+    Raises
+    ------
+    UsageError
+        If `output_dir` lies inside `root`, or is it.
+    """
+
+    def __init__(self, keys: KeysCollection, output_dir: str, root: str | None = None) -> None:
+        super().__init__(keys)
+        self.folder = Path(output_dir)
+        self.root = root
+        if root is not None and self.folder.resolve().is_relative_to(Path(root).resolve()):
+            raise UsageError(f"the output {output_dir} lies inside the input {root}", "choose another output_dir")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        source = item["source"]
+        original = read_image(source)
+        scale = IntensityScale.from_numbers(item["scale"].tolist())
+        for key in self.key_iterator(item):
+            unit: NDArray[Any] = item[key].detach().float().cpu().numpy()[0]
+            values = scale.from_unit(unit).astype(np.float32).reshape(original.array.shape)
+            path = output_path(source, self.root, self.folder)
+            if original.array.dtype in (np.uint8, np.uint16) and image_suffix(path) not in (".nii", ".nii.gz"):
+                limits = np.iinfo(original.array.dtype)
+                values = np.clip(np.rint(values), limits.min, limits.max).astype(original.array.dtype)
+            is_nifti = image_suffix(source) in (".nii", ".nii.gz")
+            item["written"] = str(write_image(path, values, like=source if is_nifti else None))
+        return item
