@@ -7,6 +7,7 @@ metric: an untuned baseline proves nothing. Strengths are factors of sigma, so t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import itertools
@@ -15,7 +16,7 @@ import logging
 import math
 import numbers
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -237,7 +238,7 @@ def _nlm(image: Image, sigma: float, *, patch_size: int, patch_distance: int, h:
         return image
     strength = {} if h is None else {"h": h * sigma, "sigma": sigma}
     filtered: Image = denoise_nl_means(image, patch_size, patch_distance, fast_mode=True, **strength)
-    return filtered
+    return filtered.reshape(image.shape)  # it drops axes of length 1
 
 
 def _bm3d(image: Image, sigma: float, *, factor: float) -> Image:
@@ -249,8 +250,10 @@ def _bm3d(image: Image, sigma: float, *, factor: float) -> Image:
     # bm3d 4.0.3 crashes the interpreter on 8x8 pixels and refuses fewer than 8 in a row.
     missing = [max(0, 16 - size) for size in image.shape]
     padded = np.pad(image, [(0, count) for count in missing], mode="symmetric")
-    filtered: Image = bm3d.bm3d(padded, sigma_psd=factor * sigma)[: image.shape[0], : image.shape[1]]
-    return filtered
+    profile = bm3d.BM3DProfile()
+    profile.num_threads = 1  # with more of them the last digits differ from run to run
+    filtered: Image = bm3d.bm3d(padded, sigma_psd=factor * sigma, profile=profile)
+    return filtered[: image.shape[0], : image.shape[1]]
 
 
 # ----------------------------------------------------------------------------------------- parameters and their grids
@@ -665,19 +668,17 @@ def _read_cache(folder: Path, name: str, key: str) -> TunedBaseline | None:
 
 def _write_cache(folder: Path, name: str, key: str, tuned: TunedBaseline) -> None:
     path = _cache_file(folder, name, key)
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"key": key, **asdict(tuned)}, file, indent=4)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        temporary.write_text(json.dumps({"key": key, **asdict(tuned)}, indent=4) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
     except OSError as error:
         # The outcome is at hand; only the next run will have to find it again.
         _log.warning("the tuning of %s could not be kept in %s (%s)", name, folder, error)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 # ----------------------------------------------------------------------------------------------------------- checks
