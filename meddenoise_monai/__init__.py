@@ -21,7 +21,7 @@ _PUBLIC = {
     "load_denoiser": "inference",
 }
 
-_MODULES = frozenset({"datasets", "inference", "runtime", "training"})
+_MODULES = frozenset({"datasets", "inference", "noise", "runtime", "training"})
 
 __all__ = ["ConvDenoisingAutoencoder", "Denoiser", "ResidualDenoisingAutoencoder", "__version__", "load_denoiser"]
 

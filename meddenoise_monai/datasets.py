@@ -7,13 +7,14 @@ import importlib.util
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, UsageError
-from .images import IMAGE_SUFFIXES, find_images, image_suffix
+from .images import IMAGE_SUFFIXES, find_images, image_suffix, is_dicom
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -23,6 +24,7 @@ __all__ = [
     "datalist_of",
     "folder_datalist",
     "list_images",
+    "patient_of",
     "read_datalist",
     "sample_datalist",
     "split_patients",
@@ -68,18 +70,44 @@ def split_patients(
     return split
 
 
-def list_images(folder: str | os.PathLike[str]) -> list[Item]:
-    """Every image below a folder as ``{"image": path, "patient": id}``.
+# Folders that say what a file is for, not whom it shows.
+# fmt: off
+_NO_PATIENT = frozenset({
+    "train", "training", "trainingdata", "val", "valid", "validation", "dev", "test", "testing", "test1data",
+    "test2data", "image", "images", "img", "imgs", "data", "raw", "rawimage", "dicom", "noisy", "clean", "original",
+})
+# fmt: on
 
-    The patient is the first sub-folder below `folder`, or the file's own name where images lie directly in it.
+
+def patient_of(path: Path, root: Path) -> str:
+    """Whom the image `path` below the folder `root` shows.
+
+    For DICOM a hash of the header's PatientID, or of its StudyInstanceUID where that is empty. Else the first folder
+    below `root` that is not named for its purpose (``train``, ``test``, ``images`` …); else the file's own name.
     """
+    if is_dicom(path) and (hashed := _dicom_patient(path)):
+        return hashed
+    stem = path.name[: len(path.name) - len(image_suffix(path))]
+    return next((part for part in path.relative_to(root).parts[:-1] if part.lower() not in _NO_PATIENT), stem)
+
+
+def _dicom_patient(path: Path) -> str | None:
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom comments on every slightly irregular file
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "StudyInstanceUID"])
+            identifier = str(header.get("PatientID") or "").strip() or str(header.get("StudyInstanceUID") or "").strip()
+    except Exception:  # no DICOM after all: reading the image will say so, and name it
+        return None
+    return hashlib.sha256(identifier.encode()).hexdigest()[:12] if identifier else None
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Item]:
+    """Every image below a folder as ``{"image": path, "patient": id}`` (see `patient_of`)."""
     root = Path(folder)
-    items = []
-    for path in find_images(root):
-        inside = path.relative_to(root).parts
-        patient = inside[0] if len(inside) > 1 else path.name[: len(path.name) - len(image_suffix(path))]
-        items.append({"image": str(path), "patient": patient})
-    return items
+    return [{"image": str(path), "patient": patient_of(path, root)} for path in find_images(root)]
 
 
 def folder_datalist(folder: str | os.PathLike[str], seed: int = 0) -> Datalist:
@@ -98,7 +126,7 @@ def read_datalist(path: str | os.PathLike[str]) -> Datalist:
     Raises
     ------
     InputError
-        If it is no JSON, has no training items, names missing files, or has one patient in two splits.
+        If it is no JSON, lists no images, names missing files, or has one patient or image in two splits.
     """
     path = Path(path)
     try:
@@ -113,25 +141,28 @@ def read_datalist(path: str | os.PathLike[str]) -> Datalist:
         )
     datalist: Datalist = {}
     missing: list[str] = []
-    owner: dict[str, str] = {}
+    owner: dict[tuple[str, str], str] = {}
     for part in SPLITS:
         datalist[part] = []
-        for entry in content.get(part, []):
+        entries = content.get(part) or []
+        if not isinstance(entries, list):
+            raise InputError(f"{path}: {part!r} is not a list", 'write "training": [{"image": "a.png"}]')
+        for entry in entries:
             if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
                 raise InputError(f"{path}: an item of {part!r} names no image: {entry!r}", 'write {"image": "a.png"}')
-            item = dict(entry)
+            item = {key: value for key, value in entry.items() if value is not None}
             for key in ("image", "label"):
-                if item.get(key) is not None:
-                    item[key] = str(path.parent / item[key])
+                if key in item:
+                    item[key] = str(path.parent / str(item[key]))
                     if not Path(item[key]).is_file():
                         missing.append(item[key])
-            item["paired"] = item.get("label") is not None
-            patient = item.get("patient")
-            if patient is not None and owner.setdefault(str(patient), part) != part:
-                raise InputError(
-                    f"{path}: patient {patient!r} is in {owner[str(patient)]!r} and in {part!r}",
-                    "split by patient: images of one person on both sides make every score too good",
-                )
+            item["paired"] = "label" in item
+            for kind in ("patient", "image"):
+                if kind in item and owner.setdefault((kind, str(item[kind])), part) != part:
+                    raise InputError(
+                        f"{path}: {kind} {item[kind]!r} is in {owner[kind, str(item[kind])]!r} and in {part!r}",
+                        "split by patient: images of one person on both sides make every score too good",
+                    )
             datalist[part].append(item)
     if missing:
         raise InputError(f"{path} names {len(missing)} missing file(s), first {missing[0]}", "mend the paths in it")
@@ -222,7 +253,7 @@ def data_fingerprint(items: Iterable[Mapping[str, Any]]) -> str:
     for item in items:
         digest = hashlib.sha256()
         for key in ("image", "label"):
-            if isinstance(item.get(key), str):
+            if isinstance(item.get(key), (str, os.PathLike)):
                 with open(item[key], "rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         digests.append(digest.hexdigest())
@@ -276,19 +307,23 @@ class ImageDataset(Sequence[Any]):
         self._cache: list[Item | None] = []
         self.skipped = 0
         room = max_cache_gib * 2**30
-        with ThreadPoolExecutor(max(1, num_threads)) as pool:
+        pool = ThreadPoolExecutor(max(1, num_threads))
+        try:
             results = pool.map(self._try, data)
             for item, loaded in zip(data, tqdm(results, name, len(data), leave=False, disable=None), strict=True):
                 if isinstance(loaded, InputError):
                     if strict:
-                        pool.shutdown(cancel_futures=True)
                         raise loaded
                     self.skipped += 1
                     _log.warning("skipped: %s", loaded.message)
                     continue
-                room -= sum(v.nbytes for v in loaded.values() if hasattr(v, "nbytes"))
+                needs = sum(v.nbytes for v in loaded.values() if hasattr(v, "nbytes"))
+                fits = needs <= room
+                room -= needs if fits else 0
                 self.data.append(item)
-                self._cache.append(loaded if room >= 0 else None)
+                self._cache.append(loaded if fits else None)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error, nobody waits for the rest of the files
         if self.skipped:
             _log.warning("%s: %d of %d files skipped", name, self.skipped, len(data))
         if not self.data:
@@ -320,8 +355,10 @@ def input_items(folder: str) -> list[Item]:
 
     Raises
     ------
+    UsageError
+        If no folder is given.
     InputError
-        If no folder is given, it does not exist, or it holds no image.
+        If it does not exist, or holds no image.
     """
     if not folder:
         raise UsageError("no input folder", "give --dataset_dir FOLDER")

@@ -1,7 +1,7 @@
 """Cases x methods -> one tidy table: which denoiser does how well on which image.
 
-A case is a clean image and its noisy version; a method is any callable on noisy arrays. `evaluate` scores every
-method on every case, `summarise` takes means, `as_markdown` prints them.
+A case is a clean image and its noisy version; a method is any callable ``(noisy, sigma) -> denoised``. `evaluate`
+scores every method on every case, `summarise` takes means, `as_markdown` prints them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .metrics import score
 
 __all__ = ["Case", "Score", "as_columns", "as_markdown", "evaluate", "summarise", "write_scores"]
 
-Method = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Method = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Case:
     name: str
     clean: NDArray[np.float32]
     noisy: NDArray[np.float32]
+
+    @property
+    def sigma(self) -> float:
+        """The true noise level: the standard deviation of noisy minus clean. Methods that ask for one are given it."""
+        return float(np.std(self.noisy.astype(np.float64) - self.clean))
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,14 @@ def evaluate(
     cases
         Are read once.
     methods
-        By the name the table shows; each takes the noisy image and returns one of its shape.
+        By the name the table shows; each takes the noisy image and its true noise level, and returns an image.
     progress
         Is told the case's name after each case.
     """
     scores = []
     for case in cases:
-        for name, method in {"noisy": lambda noisy: noisy, **methods}.items():
-            values = score(case.clean, method(case.noisy), data_range=1.0)
+        for name, method in {"noisy": lambda noisy, sigma: noisy, **methods}.items():
+            values = score(case.clean, method(case.noisy, case.sigma), data_range=1.0)
             scores.append(Score(case.name, name, **{metric: float(values[metric]) for metric in METRICS}))
         if progress is not None:
             progress(case.name)
@@ -114,7 +119,9 @@ def as_markdown(
         cells = [f"{values[metric]:.{digits.get(metric, 4)}f}" for metric in metrics]
         rows.append([method, *cells, *([notes.get(method, "")] if notes else [])])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, UsageError
-from .images import IntensityScale, find_images, image_suffix, read_image, write_image
+from .images import IMAGE_SUFFIXES, IntensityScale, find_images, image_suffix, read_image, write_image
 
 __all__ = ["CorruptSummary", "corrupt", "score_folders"]
 
@@ -48,8 +48,8 @@ def corrupt(
 ) -> CorruptSummary:
     """Write each image to ``output/original`` and a noisy copy to ``output/noisy``, in the same tree.
 
-    Values are float32, unclipped unless ``clip=True``, so nothing is lost: NIfTI stays NIfTI, everything else becomes
-    TIFF. The noise is a function of the seed and the image, whatever else the folder holds.
+    Values are float32, unclipped unless ``clip=True``, so integers of up to 24 bits lose nothing: NIfTI stays NIfTI,
+    everything else becomes TIFF. The noise is a function of the seed and the image, whatever else the folder holds.
 
     Parameters
     ----------
@@ -69,13 +69,13 @@ def corrupt(
     strict
         Fail at the first unreadable file instead of skipping it.
     parameters
-        Of the noise model. ``sigma`` is in the image's own units (of the [0, 1] scale if `normalise`); all others are
-        on the [0, 1] scale of the image.
+        Of the noise model. ``sigma`` is in the image's own units (of the [0, 1] scale if `normalise`), but for speckle
+        noise, where it is a proportion of the signal; all others are on the [0, 1] scale of the image.
 
     Raises
     ------
     UsageError
-        For an unknown noise or parameter, or an output inside the source.
+        For an unknown noise or parameter, or where the output would lie inside the source or replace it.
     InputError
         If nothing can be read, or the output exists.
     """
@@ -88,6 +88,8 @@ def corrupt(
     root, paths = _inputs(source)
     if output.resolve().is_relative_to(source.resolve()) and source.is_dir():
         raise UsageError(f"the output {output} lies inside the source {source}", "choose a folder outside of it")
+    if any(source.resolve().is_relative_to((output / kind).resolve()) for kind in ("original", "noisy")):
+        raise UsageError(f"the source {source} lies where the output {output} goes", "choose another output")
     if not overwrite and output.is_dir() and any(output.iterdir()):
         raise InputError(f"the output {output} is not empty", "choose another folder, or add --overwrite")
 
@@ -105,7 +107,7 @@ def corrupt(
         if normalise:
             scale = IntensityScale(float(image.array.min()), float(image.array.max()), scale.inverted)
         scaled = dict(parameters)
-        if "sigma" in scaled and not normalise:
+        if "sigma" in scaled and not normalise and noise != "speckle":
             scaled["sigma"] = float(scaled["sigma"]) / scale.width
         clean = torch.from_numpy(scale.to_unit(image.array))
         noisy = make_noise(noise, **scaled).apply(clean, image_seed(clean, seed)).numpy()
@@ -127,12 +129,18 @@ def corrupt(
 def _stem(path: Path) -> str:
     """The path without its suffix, or with that of a format it was converted from: ``a.dcm.tif`` matches ``a.dcm``."""
     name = str(path)
-    while suffix := image_suffix(name):
-        known = suffix in (".tif", ".tiff", ".png", ".nii", ".nii.gz", ".bmp", ".pgm", ".dcm", ".jpg", ".jpeg")
-        if not known:
-            break
+    while (suffix := image_suffix(name)) in IMAGE_SUFFIXES:
         name = name[: -len(suffix)]
     return name
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for path in find_images(folder):
+        other = paths.setdefault(_stem(path.relative_to(folder)), path)
+        if other != path:
+            raise InputError(f"{other} and {path} have the same name but for their suffixes", "leave one of them out")
+    return paths
 
 
 def _matched(reference: Path, test: Path) -> list[tuple[str, Path, Path]]:
@@ -140,8 +148,7 @@ def _matched(reference: Path, test: Path) -> list[tuple[str, Path, Path]]:
         return [(reference.name, reference, test)]
     if reference.is_file() or test.is_file():
         raise UsageError("one of the two is a file and the other is not", "give two files or two folders")
-    references = {_stem(path.relative_to(reference)): path for path in find_images(reference)}
-    tests = {_stem(path.relative_to(test)): path for path in find_images(test)}
+    references, tests = _by_stem(reference), _by_stem(test)
     unmatched = sorted(references.keys() ^ tests.keys())
     if unmatched:
         raise InputError(
@@ -168,6 +175,13 @@ def score_folders(
     -------
     tuple
         One row an image (``name, ssim, ssim_matlab, psnr, rmse``; RMSE in the images' units), and the means.
+
+    Raises
+    ------
+    UsageError
+        If one is a file and the other a folder.
+    InputError
+        If the folders hold different names, an image cannot be read, or two of one name differ in shape.
     """
     from .metrics import score
 
@@ -175,12 +189,13 @@ def score_folders(
     for name, first, second in _bar(_matched(Path(reference), Path(test)), "score"):
         clean, other = read_image(first), read_image(second)
         width = data_range if data_range is not None else clean.scale.width
-        rows.append({"name": name, **score(clean.array, other.array, data_range=width)})
+        try:
+            rows.append({"name": name, **score(clean.array, other.array, data_range=width)})
+        except InputError as error:
+            raise InputError(f"{name}: {error.message}", error.hint) from None
     return rows, {key: mean_of(row[key] for row in rows) for key in rows[0] if key != "name"}
 
 
 def mean_of(values: Iterable[float]) -> float:
     """The mean as a plain float."""
     return float(np.mean(list(values)))
-
-

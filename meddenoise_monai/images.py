@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tempfile
 import warnings
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
-__all__ = ["IMAGE_SUFFIXES", "ImageData", "IntensityScale", "find_images", "image_suffix", "read_image",
-           "replace_whole", "write_image"]  # fmt: skip
+__all__ = ["IMAGE_SUFFIXES", "PICTURE_SUFFIXES", "ImageData", "IntensityScale", "find_images", "image_suffix",
+           "is_dicom", "read_image", "replace_whole", "write_image"]  # fmt: skip
 
 _PICTURES = (".png", ".pgm", ".pnm", ".bmp", ".jpg", ".jpeg")
 _TIFF = (".tif", ".tiff")
@@ -29,7 +30,8 @@ _NIFTI = (".nii", ".nii.gz", ".par")
 _ITK = (".mha", ".mhd", ".nrrd")
 _DICOM = (".dcm", ".dicom", ".ima")
 _NUMPY = (".npy", ".npz")
-IMAGE_SUFFIXES: tuple[str, ...] = (*_DICOM, *_NIFTI, *_ITK, *_PICTURES, *_TIFF, *_NUMPY)
+PICTURE_SUFFIXES: tuple[str, ...] = (*_PICTURES, *_TIFF)
+IMAGE_SUFFIXES: tuple[str, ...] = (*_DICOM, *_NIFTI, *_ITK, *PICTURE_SUFFIXES, *_NUMPY)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,11 @@ class IntensityScale:
         return (1.0 - unit if self.inverted else unit).astype(np.float32)
 
     def from_unit(self, unit: NDArray[Any]) -> NDArray[np.float64]:
-        """[0, 1] back to image units, in float64; for integers of up to 16 bits, rounding gives them back exactly."""
+        """[0, 1] back to image units, in float64.
+
+        Of what `to_unit` answered, rounding gives integers back exactly as long as `width` is below 2**24 (all of 16
+        bits are); other numbers come back within ``width * 2**-25``, half a step of float32 below 1.
+        """
         unit = unit.astype(np.float64)
         return (1.0 - unit if self.inverted else unit) * self.width + self.low
 
@@ -90,8 +96,8 @@ class IntensityScale:
                 raise _constant(values)
             return cls(0.0, 255.0, inverted)
         low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
+        if not np.isfinite(high - low):
+            raise InputError("the image contains NaN, infinite or huge values", "mend or mask these pixels first")
         if low == high:
             raise _constant(values)
         return cls(low, high, inverted)
@@ -110,8 +116,8 @@ class ImageData:
     Parameters
     ----------
     array
-        (H, W) or (D, H, W), slices first, in the image's own units; DICOM rescale is applied, padding pixels hold the
-        lowest other value.
+        (H, W) or (D, H, W), slices first, in the image's own units; DICOM rescale is applied, padding pixels hold that
+        one of the other values which is shown darkest.
     scale
         Takes `array` to [0, 1].
     path
@@ -129,8 +135,15 @@ def image_suffix(path: str | os.PathLike[str]) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is DICOM by its suffix or, where the suffix is none of an image, by its first bytes."""
+    path = Path(path)
+    suffix = image_suffix(path)
+    if suffix in IMAGE_SUFFIXES:
+        return suffix in _DICOM
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return False
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
@@ -140,7 +153,7 @@ def _is_dicom(path: Path) -> bool:
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     """All image files below `folder`, sorted by path; files of unknown suffix count if they are DICOM.
 
-    Hidden files and folders are passed over.
+    Hidden files and folders are passed over, and so is the DICOMDIR, which is a table of contents.
 
     Raises
     ------
@@ -152,20 +165,22 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
         raise InputError(f"no such folder: {root}", "give a folder of images")
     found = []
     for parent, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
             path = Path(parent, name)
-            if not name.startswith(".") and (image_suffix(name) in IMAGE_SUFFIXES or _is_dicom(path)):
+            if name.startswith(".") or name.upper() == "DICOMDIR":
+                continue
+            if image_suffix(name) in IMAGE_SUFFIXES or is_dicom(path):
                 found.append(path)
     if not found:
         raise InputError(f"no images in {root}", f"files like {', '.join(IMAGE_SUFFIXES)} are searched recursively")
-    return found
+    return sorted(found)
 
 
 def _to_grey(array: NDArray[Any]) -> NDArray[Any]:
     """(…, H, W, channels) to (…, H, W), if the colour channels are equal."""
     colours = array[..., :3] if array.shape[-1] >= 3 else array[..., :1]
-    if not np.array_equal(colours[..., 0], colours[..., -1]) or not np.array_equal(colours[..., 0], colours[..., 1 % colours.shape[-1]]):  # fmt: skip  # noqa: E501
+    if (colours != colours[..., :1]).any():
         raise InputError("the image is in colour", "convert it to grey first, or leave it out")
     return np.ascontiguousarray(colours[..., 0])
 
@@ -173,21 +188,39 @@ def _to_grey(array: NDArray[Any]) -> NDArray[Any]:
 def _png_has_deep_colour(path: Path) -> bool:
     with path.open("rb") as stream:
         header = stream.read(26)
-    return header[1:4] == b"PNG" and header[24] == 16 and header[25] != 0
+    return header[1:4] == b"PNG" and header[24:25] == b"\x10" and header[25:] != b"\0"
+
+
+def _pillow_pixels(image: Any) -> NDArray[Any]:
+    if image.mode in ("1", "P", "PA", "CMYK"):
+        return _to_grey(np.asarray(image.convert("RGB")))
+    array = np.asarray(image)
+    if image.mode == "I" and image.format in ("PNG", "PPM"):
+        return array.astype(np.uint16)  # 16-bit files that Pillow widens to 32
+    return _to_grey(array) if array.ndim == 3 else array
 
 
 def _read_picture(path: Path) -> NDArray[Any]:
-    from PIL import Image
+    """A picture with full white at 255 or 65535: Pillow stretches a PGM of another maximum to that."""
+    from PIL import Image, ImageSequence
 
     if _png_has_deep_colour(path):
-        return _read_itk(path)  # Pillow reduces 16-bit colour to 8 bits.
+        return _read_deep_colour(path)
     with Image.open(path) as image:
-        if image.mode in ("1", "P", "PA"):
-            return _to_grey(np.asarray(image.convert("RGB")))
-        if image.mode == "I" and image.format in ("PNG", "PPM"):
-            return np.asarray(image).astype(np.uint16)  # 16-bit files that Pillow widens to 32
-        array = np.asarray(image)
-    return _to_grey(array) if array.ndim == 3 else array
+        if image.format != "TIFF":
+            return _pillow_pixels(image)
+        pages = [_pillow_pixels(page) for page in ImageSequence.Iterator(image)]
+    return np.stack(pages) if len(pages) > 1 else pages[0]
+
+
+def _read_deep_colour(path: Path) -> NDArray[Any]:
+    """A PNG with colour or alpha of 16 bits, which Pillow would reduce to 8."""
+    import itk
+
+    reader = itk.ImageFileReader[itk.VectorImage[itk.US, 2]].New()
+    reader.SetFileName(os.fspath(path))
+    reader.Update()
+    return _to_grey(itk.array_from_image(reader.GetOutput()))
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:
@@ -195,16 +228,28 @@ def _read_tiff(path: Path) -> NDArray[Any]:
 
     with tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
-        array = series.asarray()
-        samples = series.axes.endswith("S")
-    return _to_grey(array) if samples else array
+        page: Any = series.keyframe
+        try:
+            array: NDArray[Any] = series.asarray()
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            return _read_picture(path)  # Pillow brings LZW, JPEG and CCITT with it
+        samples = series.axes.find("S")
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+            return _to_grey((page.colormap.T[array] >> 8).astype(np.uint8))
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and array.dtype.kind in "bu":
+            array = np.asarray(~array if array.dtype == bool else array.dtype.type(2**page.bitspersample - 1) - array)
+    return array if samples < 0 else _to_grey(np.moveaxis(array, samples, -1))
 
 
 def _read_nifti(path: Path) -> NDArray[Any]:
     import nibabel
 
     image: Any = nibabel.load(path)  # type: ignore[attr-defined]
-    array = np.asanyarray(image.dataobj)
+    array: NDArray[Any] = np.asanyarray(image.dataobj)
+    if not isinstance(image.dataobj.file_like, str | os.PathLike):  # nibabel leaves the .REC beside a .PAR open
+        image.dataobj.file_like.close()
     if array.dtype.fields is not None:
         raise InputError("the NIfTI image is in colour", "convert it to grey first, or leave it out")
     if array.ndim < 2:
@@ -237,7 +282,7 @@ _DICOM_REFUSED = {"SEG": "a segmentation", "RTDOSE": "a dose distribution"}
 
 def _read_dicom(path: Path) -> ImageData:
     import pydicom
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels.processing import apply_modality_lut
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom comments on every slightly irregular file
@@ -245,9 +290,9 @@ def _read_dicom(path: Path) -> ImageData:
         modality = str(dataset.get("Modality", ""))
         if modality in _DICOM_REFUSED:
             raise InputError(f"the DICOM object is {_DICOM_REFUSED[modality]}", "leave it out: it is no noisy image")
-        if "PixelData" not in dataset and "FloatPixelData" not in dataset:
-            raise InputError("the DICOM object holds no pixels", "leave it out")
         photometric = str(dataset.get("PhotometricInterpretation", ""))
+        if ("PixelData" not in dataset and "FloatPixelData" not in dataset) or not photometric:
+            raise InputError("the DICOM object holds no image", "leave it out")
         if not photometric.startswith("MONOCHROME"):
             raise InputError(f"the DICOM image is in colour ({photometric})", "leave it out: grey images only")
         stored = dataset.pixel_array
@@ -257,10 +302,11 @@ def _read_dicom(path: Path) -> ImageData:
     inverted = photometric == "MONOCHROME1"
     padding = dataset.get("PixelPaddingValue")
     if padding is not None:
-        last = dataset.get("PixelPaddingRangeLimit", padding)
+        last = dataset.get("PixelPaddingRangeLimit")
+        last = padding if last is None else last
         padded = (stored >= min(padding, last)) & (stored <= max(padding, last))
         if padded.any() and not padded.all():
-            values = np.where(padded, values[~padded].min(), values)
+            values = np.where(padded, values[~padded].max() if inverted else values[~padded].min(), values)
     return ImageData(values, IntensityScale.of(values, inverted), path)
 
 
@@ -272,7 +318,7 @@ def _reader(path: Path) -> Callable[[Path], NDArray[Any]] | None:
     ):  # fmt: skip
         if suffix in suffixes:
             return reader
-    if suffix in _DICOM or _is_dicom(path):
+    if is_dicom(path):
         return None
     raise InputError(f"unknown image format: {path.name}", f"readable are {', '.join(IMAGE_SUFFIXES)}")
 
@@ -299,16 +345,14 @@ def read_image(path: str | os.PathLike[str]) -> ImageData:
         if array.dtype.kind not in "buif":
             raise InputError(f"the pixels have the type {array.dtype}", "real numbers can be read")
         if array.dtype == bool:
-            array = array.astype(np.uint8)
+            array = array * np.uint8(255)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         return ImageData(array, IntensityScale.of(array), path)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", error.hint) from None
     except Exception as error:  # the decoders raise whatever their authors thought of
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"cannot read {path}: {reason[0] if reason else type(error).__name__}", "is the file whole?"
-        ) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"cannot read {path}: {reason[:300]}", "is the file whole?") from error
 
 
 @contextmanager
@@ -388,6 +432,14 @@ def _write_nifti(path: Path, array: NDArray[Any], like: str | os.PathLike[str] |
     shape = source.shape if source is not None else array.shape[::-1]
     data = array.reshape(tuple(reversed(shape))).T
     header = source.header.copy() if source is not None and hasattr(source.header, "set_slope_inter") else None
-    image = nibabel.Nifti1Image(data, source.affine if source is not None else np.eye(4), header)
-    image.set_data_dtype(data.dtype)
-    nibabel.save(image, path)  # type: ignore[attr-defined]
+    affine = source.affine if source is not None else np.eye(4)
+    try:
+        image = nibabel.Nifti1Image(data, affine, header, dtype=data.dtype)  # type: ignore[no-untyped-call]
+    except nibabel.spatialimages.HeaderDataError:
+        raise InputError(f"NIfTI cannot hold {data.dtype}", "write float32") from None
+    with path.open("wb") as stream:  # nibabel's own save forgets its file open when the disk is full
+        if image_suffix(path) == ".nii":
+            image.to_stream(stream)
+        else:
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=stream, mtime=0) as packed:
+                image.to_stream(packed)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers import Inferer
+from monai.inferers.inferer import Inferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,7 +70,8 @@ class AutocastInferer(Inferer):
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         with context:
-            return network(inputs, *args, **kwargs).float()
+            outputs: Tensor = network(inputs, *args, **kwargs)
+        return outputs.float()
 
 
 class TiledInferer(AutocastInferer):
@@ -115,7 +116,7 @@ class TiledInferer(AutocastInferer):
         if inputs.ndim == self.spatial_dims + 3:  # a volume for a 2D network
             slices = inputs.movedim(2, 1).flatten(0, 1)
             outputs = self._images(slices, network, *args, **kwargs)
-            return outputs.unflatten(0, (inputs.shape[0], inputs.shape[2])).movedim(1, 2)
+            return outputs.reshape(inputs.shape[0], inputs.shape[2], *outputs.shape[1:]).movedim(1, 2)
         if inputs.ndim != self.spatial_dims + 2:
             raise ValueError(f"expected (B, C, {'D, ' * (self.spatial_dims - 2)}H, W), got {tuple(inputs.shape)}")
         return self._images(inputs, network, *args, **kwargs)
@@ -198,7 +199,11 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise InputError(f"cannot read the weights {path}: not a plain state dict", "give a model.pt") from error
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # a training's checkpoint
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    ):
         raise InputError(f"the file {path} is not a plain state dict", "give a model.pt")
     return dict(state)
 
@@ -223,13 +228,24 @@ def released_weights() -> Path:
     raise InputError("this installation carries no released weights", "give the path of a model.pt you trained")
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its weights in the memory format that convolutions run fastest in, 2D or 3D."""
+    layout = torch.channels_last_3d if _spatial_dims(network) == 3 else torch.channels_last
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    return network
+
+
+def _spatial_dims(network: nn.Module) -> int:
+    return 3 if any(parameter.ndim == 5 for parameter in network.parameters()) else 2
+
+
 class Denoiser:
     """A callable that denoises arrays in their own units.
 
     Parameters
     ----------
     network
-        Takes and returns (B, 1, H, W) tensors on the [0, 1] scale.
+        Takes and returns (B, 1, H, W), or (B, 1, D, H, W), tensors on the [0, 1] scale.
     inferer
         How to run it; by default tiled, in the device's fastest fitting precision.
     device
@@ -240,18 +256,17 @@ class Denoiser:
         self, network: nn.Module, inferer: Inferer | None = None, device: str | torch.device | None = None
     ) -> None:
         self.device = torch.device(device) if device is not None else next(network.parameters()).device
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
-        self.inferer = inferer if inferer is not None else TiledInferer()
+        self.network = channels_last(network.to(self.device)).eval()
+        self.spatial_dims = _spatial_dims(network)
+        self.inferer = inferer if inferer is not None else TiledInferer(spatial_dims=self.spatial_dims)
 
-    def __call__(
-        self, image: NDArray[Any], sigma: float | None = None, strength: float = 1.0
-    ) -> NDArray[np.float32]:
+    def __call__(self, image: NDArray[Any], sigma: float | None = None, strength: float = 1.0) -> NDArray[np.float32]:
         """Denoise an image.
 
         Parameters
         ----------
         image
-            (H, W), or (D, H, W) denoised slice by slice; any real dtype and range, finite.
+            (H, W), or (D, H, W) denoised slice by slice (whole by a 3D network); any real dtype and range, finite.
         sigma
             Standard deviation of the noise in the image's own units, where it is known: no more than that is taken
             away (the removed part is scaled down to this root mean square). By default the network decides.
@@ -266,7 +281,7 @@ class Denoiser:
         Raises
         ------
         InputError
-            If the image is not finite, or no 2D or 3D array of real numbers.
+            If the image is not finite, or no 2D or 3D array of real numbers, or 2D where the network is 3D.
         UsageError
             If sigma is negative or strength outside [0, 1].
         """
@@ -276,20 +291,25 @@ class Denoiser:
                 f"cannot denoise an array of shape {values.shape} and type {values.dtype}",
                 "give (H, W) or (D, H, W) real numbers",
             )
+        if values.ndim < self.spatial_dims:
+            raise InputError(f"a 3D network cannot denoise an image of shape {values.shape}", "give it (D, H, W)")
         if not 0.0 <= strength <= 1.0:
             raise UsageError(f"strength must lie in [0, 1], got {strength}", "0 keeps all noise, 1 removes it")
         if sigma is not None and not sigma >= 0.0:
             raise UsageError(f"sigma must not be negative, got {sigma}", "give it in the image's own units")
+        if not np.isfinite(values).all():
+            raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
         if strength == 0.0 or sigma == 0.0 or values.min() == values.max():
             return values.astype(np.float32)
-        scale = IntensityScale.of(values.astype(np.uint8) if values.dtype == bool else values)
+        scale = IntensityScale.of(values)
         unit = torch.from_numpy(scale.to_unit(values))[None, None].to(self.device)
         with torch.inference_mode():
             removed = (unit - self.inferer(unit, self.network))[0, 0].double().cpu().numpy() * scale.width
         if sigma is not None:
             strength *= min(1.0, sigma / max(float(np.sqrt(np.mean(removed**2))), 1e-12))
         # Subtracting what was found, rather than scaling the output back, keeps an untouched pixel untouched.
-        return (values.astype(np.float64) - strength * removed).astype(np.float32)
+        result: NDArray[np.float32] = (values.astype(np.float64) - strength * removed).astype(np.float32)
+        return result
 
 
 def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None = None) -> Denoiser:
@@ -313,7 +333,9 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
     state = load_weights(path)
     try:
         network = ResidualDenoisingAutoencoder.from_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
+        if state["head.weight"].shape[1] != 1:
+            raise ValueError("more than one channel")
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{path} holds weights of another network", "build it, load_state_dict, and wrap it in Denoiser(network)"
         ) from error

@@ -59,7 +59,8 @@ def batch_ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor
     similarity = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
         (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
     )
-    return similarity.flatten(1).mean(1)
+    means: Tensor = similarity.flatten(1).mean(1)
+    return means
 
 
 class L1SSIMLoss(nn.Module):

@@ -6,9 +6,9 @@ scripted and exported. Nothing here knows about noise levels, files or training.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -106,7 +106,8 @@ class ConvDenoisingAutoencoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return _crop_to(self.decoder(self.encoder(_pad_to_multiple(x, 4))), x)
+        decoded: Tensor = self.decoder(self.encoder(_pad_to_multiple(x, 4)))
+        return _crop_to(decoded, x)
 
 
 class _ResidualBlock(nn.Module):
@@ -119,7 +120,8 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        change: Tensor = self.body(x)
+        return x + change
 
 
 class ResidualDenoisingAutoencoder(nn.Module):
@@ -174,16 +176,17 @@ class ResidualDenoisingAutoencoder(nn.Module):
         self.head = conv(in_channels, widths[0], 3, padding=1, bias=False)
         self.encoder = nn.ModuleList(stage(width) for width in widths[:-1])
         self.down = nn.ModuleList(
-            conv(fine, coarse, 2, stride=2, bias=False) for fine, coarse in zip(widths[:-1], widths[1:], strict=True)
+            conv(fine, coarse, 2, stride=2, bias=False) for fine, coarse in itertools.pairwise(widths)
         )
         self.bottom = stage(widths[-1])
         self.up = nn.ModuleList(
             conv_transposed(coarse, fine, 2, stride=2, bias=False)
-            for fine, coarse in reversed(list(zip(widths[:-1], widths[1:], strict=True)))
+            for fine, coarse in reversed(list(itertools.pairwise(widths)))
         )
         self.decoder = nn.ModuleList(stage(width) for width in reversed(widths[:-1]))
         self.tail = conv(widths[0], out_channels, 3, padding=1, bias=False)
-        nn.init.zeros_(self.tail.weight)
+        for weight in self.tail.parameters():
+            nn.init.zeros_(weight)
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> ResidualDenoisingAutoencoder:
@@ -191,7 +194,7 @@ class ResidualDenoisingAutoencoder(nn.Module):
 
         Raises
         ------
-        KeyError, RuntimeError
+        KeyError, IndexError, RuntimeError, ValueError
             If `state` belongs to another network.
         """
         head, tail = state["head.weight"], state["tail.weight"]
@@ -209,11 +212,11 @@ class ResidualDenoisingAutoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = self.head(_pad_to_multiple(x, self.multiple))
         skips: list[Tensor] = []
-        for stage, down in zip(self.encoder, self.down):
+        for stage, down in zip(self.encoder, self.down):  # noqa: B905  # TorchScript knows no strict=
             features = stage(features)
             skips.append(features)
             features = down(features)
         features = self.bottom(features)
-        for up, stage in zip(self.up, self.decoder):
+        for up, stage in zip(self.up, self.decoder):  # noqa: B905
             features = stage(up(features) + skips.pop())
         return x[:, : self.out_channels] + _crop_to(self.tail(features), x)

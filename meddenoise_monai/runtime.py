@@ -6,8 +6,8 @@ data as some hundred lines of traceback. The configurations call `begin` first i
 
 from __future__ import annotations
 
+import ast
 import atexit
-import json
 import os
 import sys
 import traceback
@@ -29,7 +29,7 @@ _RUN_ARGUMENTS = frozenset(
 
 def _command_line(argv: Sequence[str]) -> dict[str, str] | None:
     """``--name value`` and ``--name=value`` of a `python -m monai.bundle run …`, or None in any other program."""
-    if not argv or "monai" not in Path(argv[0]).parts or "run" not in argv[1:2]:
+    if not argv or Path(argv[0]).parts[-3:-1] != ("monai", "bundle") or "run" not in argv[1:2]:
         return None
     options: dict[str, str] = {}
     words = list(argv[2:])
@@ -57,7 +57,7 @@ def launched_config(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     options = _command_line(sys.argv if argv is None else argv)
     if options is None or "config_file" not in options:
         return None
-    from monai.bundle import ConfigParser
+    from monai.bundle.config_parser import ConfigParser
 
     files = [path for path in _config_files(options["config_file"]) if path.is_file()]
     parser = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
@@ -69,9 +69,10 @@ def launched_config(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
 
 
 def _literal(text: str) -> Any:
+    """What python-fire makes of a value: a Python literal, else the text itself."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
         return text
 
 
@@ -97,19 +98,22 @@ def check_overrides(argv: Sequence[str] | None = None) -> None:
     options = _command_line(sys.argv if argv is None else argv)
     if options is None or "config_file" not in options:
         return
+    from monai.bundle.config_parser import ConfigParser
+
     known: set[str] = set()
     for path in _config_files(options["config_file"]):
         if path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = ConfigParser.load_config_file(str(path))  # JSON or YAML
             # An overlay's key "a#b" changes a part of another file; both spellings of the separator count.
             known.update(name.replace("#", "::") for name in _paths(content))
-    for name in options:
-        if name not in _RUN_ARGUMENTS and name.replace("#", "::") not in known:
-            # A new key inside an existing dictionary (network_def::norm) is a legitimate override.
-            parent = name.replace("#", "::").rpartition("::")[0]
-            if not parent or parent not in known:
-                top = {path for path in known if "::" not in path and not path.startswith("_")}
-                raise UsageError(f"unknown override --{name}", nearest(name, top))
+    for option in options:
+        name = option.replace("#", "::")
+        # A new key inside an existing dictionary (network_def::norm) is a legitimate override.
+        parent = name.rpartition("::")[0]
+        if option not in _RUN_ARGUMENTS and name not in known and parent not in known:
+            depth = name.count("::")
+            alike = {path for path in known if path.count("::") == depth and not path.startswith("_")}
+            raise UsageError(f"unknown override --{option}", nearest(name, alike))
 
 
 def check_numbers(positive: Mapping[str, float], non_negative: Mapping[str, float]) -> None:
@@ -143,7 +147,8 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     if found is None:
         traceback.print_exception(kind, error, trace)
         return
-    print(f"error: {found.message}\nhint: {found.hint}", file=sys.stderr)
+    message, hint = (" ".join(text.split()) for text in (found.message, found.hint))
+    print(f"error: {message}\nhint: {hint}", file=sys.stderr)
     if found.exit_code != 1:
         # The interpreter would exit with 1 whatever is done here; so end it, after what was registered for the end.
         atexit._run_exitfuncs()

@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
+from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -21,7 +22,7 @@ from .errors import InputError, UsageError
 from .images import replace_whole
 from .inference import load_weights
 
-__all__ = ["EpochSeed", "TrainingCheckpoint", "WeightAverage", "averaged_model", "load_pretrained"]
+__all__ = ["EpochSeed", "GradientClipping", "TrainingCheckpoint", "WeightAverage", "averaged_model", "load_pretrained"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +42,9 @@ def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], count: Tensor) -> None:
+    def update(averages: Any, currents: Any, count: Tensor | int) -> None:
         n = float(count)
-        torch._foreach_lerp_(list(averages), list(currents), 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+        torch._foreach_lerp_(averages, currents, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
     return AveragedModel(network, multi_avg_fn=update, use_buffers=False)
 
@@ -59,6 +60,25 @@ class WeightAverage:
 
     def __call__(self, engine: Engine) -> None:
         self.average.update_parameters(self.network)
+
+
+class GradientClipping:
+    """Handler of MONAI's trainer: limits the norm of the gradient before each step of the optimiser.
+
+    A bias-free network has nothing else that bounds it: without clipping, a batch of 8 at a learning rate of 0.002
+    ended 67 dB below zero.
+    """
+
+    def __init__(self, network: nn.Module, max_norm: float = 1.0) -> None:
+        self.network, self.max_norm = network, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        if engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
 
 
 class EpochSeed:
@@ -84,7 +104,7 @@ class EpochSeed:
     def __call__(self, engine: Engine) -> None:
         seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])
         random.seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  # third-party transforms may draw from the global state
         torch.manual_seed(seed)
         set_rnd(self.dataset.transform, seed=seed)
 
@@ -93,7 +113,8 @@ class TrainingCheckpoint:
     """Handler of the trainer: saves after every epoch, stops early, and goes on where a killed training stopped.
 
     Two files, each written whole or not at all: ``checkpoint_last.pt`` holds all that a resumed training needs,
-    ``model_best.pt`` the plain averaged weights of the epoch with the best validation metric. MONAI's CheckpointSaver
+    ``model_best.pt`` the plain averaged weights of the epoch with the best validation metric (of the first epoch until
+    there is one). MONAI's CheckpointSaver
     forgets the best metric when a training is resumed, and then overwrites the best weights by worse ones.
 
     Attach it after the validation handler: it reads the metric of the epoch that just ended.
@@ -133,7 +154,8 @@ class TrainingCheckpoint:
         self.parts, self.evaluator, self.metric = dict(parts), evaluator, metric
         self.resume, self.patience, self.max_minutes = resume, patience, max_minutes
         self.best_metric = float("-inf")
-        self.best_epoch = 0
+        self.best_epoch = 0  # of the weights in model_best.pt; 0 until this training has written them
+        self._stale = 0  # validations since then
         self._seconds = 0.0
         self._clock = time.monotonic()
 
@@ -149,7 +171,7 @@ class TrainingCheckpoint:
     def _read(path: Path) -> dict[str, Any]:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            _ = state["epoch"], state["parts"], state["best_metric"]
+            _ = [state[key] for key in ("epoch", "parts", "best_metric", "best_epoch", "stale", "seconds")]
         except Exception as error:
             raise InputError(f"cannot resume from {path}: not a checkpoint of a training", "delete it") from error
         return state
@@ -179,7 +201,7 @@ class TrainingCheckpoint:
                 f"{path} does not fit this network or optimiser", "resume with the options it was started with"
             ) from error
         self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
-        self._seconds = state["seconds"]
+        self._seconds, self._stale = state["seconds"], state["stale"]
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["epoch"] * (engine.state.epoch_length or 0)
         _log.info("resumed after epoch %d, best %s %.4f", state["epoch"], self.metric, self.best_metric)
@@ -193,8 +215,12 @@ class TrainingCheckpoint:
         metric = self.evaluator.state.metrics.get(self.metric)
         # MONAI's ValidationHandler hands the trainer's epoch to the evaluator.
         validated = self.evaluator.state.epoch == engine.state.epoch
-        if metric is not None and validated and metric > self.best_metric:
-            self.best_metric, self.best_epoch = float(metric), engine.state.epoch
+        better = metric is not None and validated and bool(metric > self.best_metric)
+        if better:
+            self.best_metric = float(metric)
+        self._stale = 0 if better else self._stale + validated
+        if better or not self.best_epoch:  # without a validation too: an older training's weights must not stay
+            self.best_epoch = engine.state.epoch
             average = self.parts["average"]
             weights = average.module.state_dict() if isinstance(average, AveragedModel) else average.state_dict()
             self._save(self.best_path, {name: tensor.detach().cpu() for name, tensor in weights.items()})
@@ -204,6 +230,7 @@ class TrainingCheckpoint:
                 "epoch": engine.state.epoch,
                 "best_metric": self.best_metric,
                 "best_epoch": self.best_epoch,
+                "stale": self._stale,
                 "seconds": self._seconds,
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
             },
@@ -214,8 +241,8 @@ class TrainingCheckpoint:
             engine.terminate()
 
     def _stop_reason(self, engine: Engine, epoch_seconds: float) -> str | None:
-        if self.patience and engine.state.epoch - self.best_epoch >= self.patience:
-            return f"no better {self.metric} for {self.patience} epochs"
+        if self.patience and self._stale >= self.patience:
+            return f"no better {self.metric} in {self.patience} validations"
         if self.max_minutes and self._seconds + epoch_seconds > 60 * self.max_minutes:
             return f"the next epoch would pass the limit of {self.max_minutes:g} minutes"
         return None

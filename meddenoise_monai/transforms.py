@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable
+from monai.config.type_definitions import KeysCollection
+from monai.transforms.transform import MapTransform, Randomizable
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import InputError, UsageError
-from .images import IntensityScale, image_suffix, read_image, write_image
+from .images import PICTURE_SUFFIXES, IntensityScale, image_suffix, read_image, write_image
 
 __all__ = ["MostTissued", "PadToSized", "RandPatchesd", "ReadImaged", "ScaleToUnitd", "WriteImaged"]
 
@@ -29,8 +29,9 @@ TISSUE_THRESHOLD = 0.1
 class ReadImaged(MapTransform):
     """Replace paths by arrays (1, H, W) or (1, D, H, W) in the image's own units, and note their scale.
 
-    ``data["scale"]`` becomes the scale of the clean image (the numbers of an `IntensityScale`): of ``label`` where there is one, else of
-    ``image``, so that a noisy/clean pair keeps its common contrast. ``data["source"]`` becomes the path of ``image``.
+    ``data["scale"]`` becomes the scale of the clean image (the numbers of an `IntensityScale`): of ``label`` where
+    there is one, else of ``image``, so that a noisy/clean pair keeps its common contrast. ``data["source"]`` becomes
+    the path of ``image``.
 
     MONAI's LoadImaged is not used: it swallows the reason why a file cannot be read, its readers disagree on the
     shape of a single-slice file, and none keeps 16-bit colour PNG, padding values or MONOCHROME1 apart.
@@ -50,8 +51,9 @@ class ReadImaged(MapTransform):
             if key == "label" or "label" not in item:
                 item["scale"] = torch.tensor(image.scale.as_numbers(), dtype=torch.float64)
         if "label" in item and item["label"].shape != item["image"].shape:
+            noisy, clean = item["image"].shape[1:], item["label"].shape[1:]
             raise InputError(
-                f"{item['source']}: noisy {item['image'].shape[1:]} and clean {item['label'].shape[1:]} differ in shape",
+                f"{item['source']}: noisy {noisy} and clean {clean} differ in shape",
                 "a pair must show the same pixels",
             )
         return item
@@ -87,11 +89,7 @@ class PadToSized(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             image: Tensor = item[key]
-            if image.ndim <= len(self.size):
-                raise InputError(
-                    f"{item.get('source')}: a 2D image cannot be cut into patches of {len(self.size)} dimensions",
-                    "train the 2D network, or give volumes",
-                )
+            _check_axes(image, self.size, item.get("source"))
             have = image.shape[-len(self.size) :]
             missing = [max(0, want - got) for want, got in zip(self.size, have, strict=True)]
             if any(missing):
@@ -99,6 +97,14 @@ class PadToSized(MapTransform):
                 pads = [(0, 0)] * (image.ndim - len(missing)) + [(m // 2, m - m // 2) for m in missing]
                 item[key] = torch.from_numpy(np.pad(image.numpy(), pads, mode="symmetric"))
         return item
+
+
+def _check_axes(image: Tensor, size: Sequence[int], source: object) -> None:
+    if image.ndim <= len(size):
+        raise InputError(
+            f"{source}: a 2D image cannot be cut into patches of {len(size)} dimensions",
+            "train the 2D network, or give volumes",
+        )
 
 
 class MostTissued(MapTransform):
@@ -114,6 +120,11 @@ class MostTissued(MapTransform):
         Tensors (1, H, W) or (1, D, H, W) of one shape; the first one decides.
     size
         Of the window: (H, W), or (D, H, W) for 3D networks.
+
+    Raises
+    ------
+    InputError
+        If the image has fewer axes than the window.
     """
 
     def __init__(self, keys: KeysCollection, size: Sequence[int], allow_missing_keys: bool = False) -> None:
@@ -122,7 +133,9 @@ class MostTissued(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
-        window = self._window(item[self.first_key(item)])
+        first: Tensor = item[self.first_key(item)]
+        _check_axes(first, self.size, item.get("source"))
+        window = self._window(first)
         for key in self.key_iterator(item):
             cut = item[key][window]
             item[key] = cut.reshape(1, *cut.shape[-len(self.size) :]).clone()
@@ -133,18 +146,15 @@ class MostTissued(MapTransform):
         counts = np.pad((image[0] > TISSUE_THRESHOLD).numpy().astype(np.int64), [(1, 0)] * (image.ndim - 1))
         for axis in range(counts.ndim):
             counts = counts.cumsum(axis)  # the integral image: any window's sum in 2**ndim look-ups
-        window: list[slice] = []
+        grid: list[tuple[NDArray[Any], int]] = []
         for axis, size in enumerate(sizes):
             length = counts.shape[axis] - 1
             size = min(size, length)
             starts = np.unique(np.append(np.arange(0, length - size, max(1, size // 8)), length - size))
             counts = np.take(counts, starts + size, axis) - np.take(counts, starts, axis)
-            window.append((starts, size))  # type: ignore[arg-type]
+            grid.append((starts, size))
         best = np.unravel_index(int(counts.argmax()), counts.shape)
-        return (
-            slice(None),
-            *(slice(int(s[i]), int(s[i]) + n) for (s, n), i in zip(window, best, strict=True)),  # type: ignore[misc]
-        )
+        return slice(None), *(slice(int(s[i]), int(s[i]) + n) for (s, n), i in zip(grid, best, strict=True))
 
 
 class RandPatchesd(Randomizable, MapTransform):
@@ -215,7 +225,7 @@ def output_path(source: str | os.PathLike[str], root: str | os.PathLike[str] | N
 class WriteImaged(MapTransform):
     """Write tensors on [0, 1] back in the units of their source, below `output_dir` (see `output_path`).
 
-    Integer pictures are rounded and clipped to their own dtype; TIFF from other formats and NIfTI hold float32.
+    Pictures of integers are rounded and clipped to their own dtype; NIfTI, and TIFF from other formats, hold float32.
 
     Parameters
     ----------
@@ -224,19 +234,19 @@ class WriteImaged(MapTransform):
     output_dir
         Is made if need be; must not be, nor lie in, the folder of the input.
     root
-        The input folder whose tree is mirrored.
+        The input folder whose tree is mirrored; without one, results lie directly in `output_dir`.
 
     Raises
     ------
     UsageError
-        If `output_dir` lies inside `root`, or is it.
+        If `output_dir` lies inside `root` or is it, or a result would replace its source.
     """
 
     def __init__(self, keys: KeysCollection, output_dir: str, root: str | None = None) -> None:
         super().__init__(keys)
         self.folder = Path(output_dir)
         self.root = root
-        if root is not None and self.folder.resolve().is_relative_to(Path(root).resolve()):
+        if root and self.folder.resolve().is_relative_to(Path(root).resolve()):
             raise UsageError(f"the output {output_dir} lies inside the input {root}", "choose another output_dir")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -246,11 +256,15 @@ class WriteImaged(MapTransform):
         scale = IntensityScale.from_numbers(item["scale"].tolist())
         for key in self.key_iterator(item):
             unit: NDArray[Any] = item[key].detach().float().cpu().numpy()[0]
-            values = scale.from_unit(unit).astype(np.float32).reshape(original.array.shape)
+            values: NDArray[Any] = scale.from_unit(unit).reshape(original.array.shape)
             path = output_path(source, self.root, self.folder)
-            if original.array.dtype in (np.uint8, np.uint16) and image_suffix(path) not in (".nii", ".nii.gz"):
-                limits = np.iinfo(original.array.dtype)
-                values = np.clip(np.rint(values), limits.min, limits.max).astype(original.array.dtype)
+            if path.resolve() == Path(source).resolve():
+                raise UsageError(f"the result of {source} would replace it", "choose another output_dir")
+            dtype = original.array.dtype
+            if image_suffix(source) in PICTURE_SUFFIXES and dtype.kind in "iu":
+                values = np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+            else:
+                values = values.astype(np.float32)
             is_nifti = image_suffix(source) in (".nii", ".nii.gz")
             item["written"] = str(write_image(path, values, like=source if is_nifti else None))
         return item

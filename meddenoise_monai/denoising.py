@@ -1,0 +1,119 @@
+"""The job behind `meddenoise denoise`: a file, or every image of a folder, denoised into files of its own format."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from .errors import InputError, UsageError
+from .images import IMAGE_SUFFIXES, PICTURE_SUFFIXES, ImageData, find_images, image_suffix, read_image, write_image
+from .inference import Denoiser, load_denoiser
+from .transforms import output_path
+
+__all__ = ["DenoiseSummary", "denoise_files"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiseSummary:
+    """What `denoise_files` did: files written, and the ones that failed, with the reason."""
+
+    written: int
+    skipped: dict[str, str]
+
+
+def _targets(source: Path, output: Path) -> dict[Path, Path]:
+    """Where the result of each image goes; refuses whatever would touch an input or lose a result."""
+    if source.is_dir():
+        if output.resolve().is_relative_to(source.resolve()):
+            raise UsageError(f"the output {output} is or lies inside the input {source}", "choose a folder outside")
+        targets = {path: output_path(path, source, output) for path in find_images(source)}
+    elif not source.exists():
+        raise InputError(f"no such file or folder: {source}", "check the path")
+    elif image_suffix(output) in IMAGE_SUFFIXES and not output.is_dir():
+        made = image_suffix(output_path(source, None, output.parent))
+        if image_suffix(output).replace(".tiff", ".tif") != made.replace(".tiff", ".tif"):
+            raise UsageError(f"the result of {source.name} is {made}, not {output.name}", f"let OUTPUT end in {made}")
+        targets = {source: output}
+    else:
+        targets = {source: output_path(source, None, output)}
+    inputs = {path.resolve(): path for path in targets}
+    taken: dict[Path, Path] = {}
+    for path, target in targets.items():
+        if target.resolve() in inputs:
+            raise UsageError(f"the result of {path} would replace {inputs[target.resolve()]}", "choose another output")
+        if (other := taken.setdefault(target, path)) != path:
+            raise InputError(f"{other} and {path} would both be written to {target}", "rename one of them")
+    return targets
+
+
+def _result(denoise: Denoiser, image: ImageData, sigma: float | None, strength: float) -> NDArray[Any]:
+    """The denoised image; pictures of integers are rounded and clipped to their own dtype, all else is float32."""
+    array, scale = image.array, image.scale
+    if scale.inverted:  # MONOCHROME1 is mirrored within its range: the network shall see bright tissue, as elsewhere
+        mirror = scale.low + scale.high
+        mirrored = (mirror - array.astype(np.float64)).astype(array.dtype)
+        values = mirror - denoise(mirrored, sigma=sigma, strength=strength).astype(np.float64)
+    else:
+        values = denoise(array, sigma=sigma, strength=strength).astype(np.float64)
+    if image_suffix(image.path) in PICTURE_SUFFIXES and array.dtype.kind in "iu":
+        limits = np.iinfo(array.dtype)
+        return np.clip(np.rint(values), limits.min, limits.max).astype(array.dtype)
+    return values.astype(np.float32)
+
+
+def denoise_files(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    sigma: float | None = None,
+    strength: float = 1.0,
+    overwrite: bool = False,
+    strict: bool = False,
+) -> DenoiseSummary:
+    """Denoise an image file, or all images below a folder into the same tree; formats as in `output_path`.
+
+    Parameters
+    ----------
+    source, output
+        A file or folder, never changed; and a folder outside of it, or for one file also the result's own name.
+    model, device, sigma, strength
+        As in `load_denoiser` and `Denoiser`: sigma is in each image's own units, strength in [0, 1].
+    overwrite, strict
+        Replace results that exist already; raise at the first file that fails instead of skipping it with a warning.
+
+    Raises
+    ------
+    UsageError
+        If a result would touch an input, or a parameter is out of its range.
+    InputError
+        If no image can be found or denoised, a result exists already, or the disk refuses.
+    """
+    source, output = Path(source), Path(output)
+    targets = _targets(source, output)
+    if not overwrite and (existing := [target for target in targets.values() if target.exists()]):
+        raise InputError(f"{len(existing)} result(s) exist already, first {existing[0]}", "add --overwrite")
+    denoise = load_denoiser(model, device)
+    skipped: dict[str, str] = {}
+    for path, target in tqdm(targets.items(), "denoise", unit="image", disable=None):
+        try:
+            image = read_image(path)
+            values = _result(denoise, image, sigma, strength)
+            write_image(target, values, like=path if image_suffix(target) in (".nii", ".nii.gz") else None)
+        except InputError as error:
+            if strict or (error.message.startswith("cannot write") and isinstance(error.__cause__, OSError)):
+                raise  # a full disk would refuse all other files, too, each after its computation
+            skipped[str(path)] = error.message
+            _log.warning("skipped: %s", error.message if str(path) in error.message else f"{path}: {error.message}")
+    if len(skipped) == len(targets):
+        raise InputError(f"none of {len(targets)} file(s) could be denoised", next(iter(skipped.values())))
+    return DenoiseSummary(len(targets) - len(skipped), skipped)

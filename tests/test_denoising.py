@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from meddenoise_monai import images
+from meddenoise_monai.denoising import denoise_files
+from meddenoise_monai.errors import InputError, UsageError
+from meddenoise_monai.images import read_image
+from meddenoise_monai.inference import load_denoiser
+from meddenoise_monai.networks import ResidualDenoisingAutoencoder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a small network that changes its input."""
+    torch.manual_seed(0)
+    network = ResidualDenoisingAutoencoder(widths=(4, 8), blocks=1)
+    with torch.no_grad():
+        for weight in network.tail.parameters():
+            weight.normal_(0, 0.1)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def pixels(seed: int = 0, high: int = 256, shape: tuple[int, ...] = (21, 30)) -> NDArray[Any]:
+    return np.random.default_rng(seed).integers(0, high, shape).astype(np.uint8 if high == 256 else np.uint16)
+
+
+def dicom(path: Path, stored: NDArray[Any], photometric: str = "MONOCHROME2", intercept: int = -1000) -> Path:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = pydicom.Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.PhotometricInterpretation = "CT", photometric
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 16, 16, 15
+    dataset.PixelRepresentation = 0
+    dataset.RescaleIntercept, dataset.RescaleSlope = intercept, 1
+    dataset.PixelData = stored.astype("<u2").tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def nifti(path: Path, values: NDArray[Any]) -> None:
+    image = nibabel.Nifti1Image(values, np.diag([2.0, 3.0, 4.0, 1.0]))  # type: ignore[no-untyped-call]
+    nibabel.save(image, path)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Every kind of format, in a tree."""
+    source = tmp_path / "in"
+    (source / "a" / "001").mkdir(parents=True)
+    Image.fromarray(pixels(1)).save(source / "film.png")
+    Image.fromarray(pixels(2, 4096)).save(source / "a" / "deep.png")
+    Image.fromarray(pixels(3)).save(source / "a" / "film.pgm")
+    Image.fromarray(pixels(4)).save(source / "a" / "001" / "film.bmp")
+    Image.fromarray(pixels(5)).save(source / "a" / "film.jpg", quality=95)
+    tifffile.imwrite(source / "film.tif", pixels(6, 4096))
+    tifffile.imwrite(source / "float.tiff", pixels(7).astype(np.float32) / 7)
+    nifti(source / "a" / "head.nii.gz", pixels(8, 300, (12, 13, 3)).astype(np.int16))
+    np.save(source / "array.npy", pixels(9).astype(np.float64))
+    dicom(source / "a" / "slice.dcm", pixels(10, 2000))
+    return source
+
+
+FORMATS = {
+    "film.png": ("film.png", np.uint8),
+    "a/deep.png": ("a/deep.png", np.uint16),
+    "a/film.pgm": ("a/film.pgm", np.uint8),
+    "a/001/film.bmp": ("a/001/film.bmp", np.uint8),
+    "a/film.jpg": ("a/film.jpg.png", np.uint8),
+    "film.tif": ("film.tif", np.uint16),
+    "float.tiff": ("float.tiff", np.float32),
+    "a/head.nii.gz": ("a/head.nii.gz", np.float32),
+    "array.npy": ("array.npy.tif", np.float32),
+    "a/slice.dcm": ("a/slice.dcm.tif", np.float32),
+}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_every_format_comes_back_in_place_with_what_the_denoiser_answers(
+    folder: Path, tmp_path: Path, model: Path
+) -> None:
+    before = digests(folder)
+    assert set(before) == set(FORMATS)
+    output = tmp_path / "out"
+    summary = denoise_files(folder, output, model=model)
+    assert (summary.written, summary.skipped) == (len(FORMATS), {})
+    assert digests(folder) == before
+    assert set(digests(output)) == {name for name, _ in FORMATS.values()}
+    denoise = load_denoiser(model)
+    for name, (result, dtype) in FORMATS.items():
+        original, written = read_image(folder / name).array, read_image(output / result).array
+        expected = denoise(original).astype(np.float64)
+        assert written.dtype == dtype, name
+        assert written.shape == original.shape
+        if np.issubdtype(dtype, np.integer):
+            expected = np.clip(np.rint(expected), 0, np.iinfo(dtype).max)
+        np.testing.assert_array_equal(written, expected.astype(dtype), err_msg=name)
+        assert not np.array_equal(written, original), name
+
+
+def test_strength_zero_gives_every_pixel_back(folder: Path, tmp_path: Path, model: Path) -> None:
+    dicom(folder / "film.dcm", pixels(11, 2000), "MONOCHROME1")
+    denoise_files(folder, tmp_path / "out", model=model, strength=0.0)
+    for name, (result, _) in {**FORMATS, "film.dcm": ("film.dcm.tif", None)}.items():
+        original, written = read_image(folder / name), read_image(tmp_path / "out" / result)
+        np.testing.assert_array_equal(written.array, original.array.astype(written.array.dtype), err_msg=name)
+
+
+def test_sigma_bounds_what_is_removed_in_the_images_units(folder: Path, tmp_path: Path, model: Path) -> None:
+    denoise_files(folder / "array.npy", tmp_path / "out", model=model, sigma=0.25)
+    removed = np.load(folder / "array.npy") - tifffile.imread(tmp_path / "out" / "array.npy.tif")
+    assert np.sqrt(np.mean(removed**2)) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_nifti_keeps_its_geometry(folder: Path, tmp_path: Path, model: Path) -> None:
+    denoise_files(folder, tmp_path / "out", model=model)
+    written: Any = nibabel.load(tmp_path / "out" / "a" / "head.nii.gz")  # type: ignore[attr-defined]
+    assert written.shape == (12, 13, 3)
+    np.testing.assert_array_equal(written.affine, np.diag([2.0, 3.0, 4.0, 1.0]))
+
+
+def test_monochrome1_is_denoised_like_its_mirror_image(tmp_path: Path, model: Path) -> None:
+    stored = pixels(3, 2000)
+    first = dicom(tmp_path / "one.dcm", stored, "MONOCHROME1", intercept=0)
+    second = dicom(tmp_path / "two.dcm", stored.min() + stored.max() - stored, "MONOCHROME2", intercept=0)
+    for path in (first, second):
+        denoise_files(path, tmp_path / "out", model=model)
+    one, two = (tifffile.imread(tmp_path / "out" / f"{name}.dcm.tif").astype(float) for name in ("one", "two"))
+    np.testing.assert_allclose(one, float(stored.min()) + float(stored.max()) - two, atol=1e-3)
+    assert np.abs(one - stored).max() > 1
+
+
+def test_one_file_into_a_folder_or_under_a_name(folder: Path, tmp_path: Path, model: Path) -> None:
+    denoise_files(folder / "film.png", tmp_path / "new", model=model)
+    denoise_files(folder / "film.png", tmp_path / "deeper" / "clean.png", model=model)
+    assert (tmp_path / "new" / "film.png").read_bytes() == (tmp_path / "deeper" / "clean.png").read_bytes()
+    denoise_files(folder / "film.tif", tmp_path / "clean.tiff", model=model)
+    denoise_files(folder / "a" / "head.nii.gz", tmp_path / "clean.nii.gz", model=model)
+    assert read_image(tmp_path / "clean.nii.gz").array.shape == (3, 13, 12)
+    (tmp_path / "folder.png").mkdir()
+    denoise_files(folder / "film.png", tmp_path / "folder.png", model=model)
+    assert (tmp_path / "folder.png" / "film.png").is_file()
+
+
+@pytest.mark.parametrize(("name", "output"), [("film.png", "clean.tif"), ("a/slice.dcm", "clean.dcm")])
+def test_another_format_is_refused_with_the_right_suffix(
+    folder: Path, tmp_path: Path, model: Path, name: str, output: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        denoise_files(folder / name, tmp_path / output, model=model)
+    assert caught.value.hint == f"let OUTPUT end in {'.png' if name == 'film.png' else '.tif'}"
+
+
+@pytest.mark.parametrize("inside", [".", "out", "a/001", "../in"])
+def test_output_in_the_input_is_refused(folder: Path, model: Path, inside: str) -> None:
+    before = digests(folder)
+    with pytest.raises(UsageError, match="is or lies inside the input"):
+        denoise_files(folder, folder / inside, model=model, overwrite=True)
+    assert digests(folder) == before
+
+
+def test_output_in_the_input_through_a_link_is_refused(folder: Path, tmp_path: Path, model: Path) -> None:
+    (tmp_path / "link").symlink_to(folder / "a", target_is_directory=True)
+    with pytest.raises(UsageError, match="is or lies inside the input"):
+        denoise_files(folder, tmp_path / "link", model=model, overwrite=True)
+
+
+def test_a_result_never_replaces_an_input(tmp_path: Path, model: Path) -> None:
+    inner = tmp_path / "in" / "in"
+    inner.mkdir(parents=True)
+    for path in (tmp_path / "in" / "film.png", inner / "film.png"):  # the result of the inner one would be the outer
+        Image.fromarray(pixels(1)).save(path)
+    before = digests(tmp_path)
+    with pytest.raises(UsageError, match="would replace"):
+        denoise_files(tmp_path / "in", tmp_path, model=model, overwrite=True)
+    with pytest.raises(UsageError, match="would replace"):
+        denoise_files(inner / "film.png", inner, model=model, overwrite=True)
+    assert digests(tmp_path) == before
+
+
+def test_two_files_with_one_result_are_refused(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels(1)).save(tmp_path / "in" / "a.jpg")
+    Image.fromarray(pixels(2)).save(tmp_path / "in" / "a.jpg.png")
+    with pytest.raises(InputError, match="both be written"):
+        denoise_files(tmp_path / "in", tmp_path / "out", model=model)
+    assert not (tmp_path / "out").exists()
+
+
+def test_existing_results_are_kept_unless_asked(folder: Path, tmp_path: Path, model: Path) -> None:
+    output = tmp_path / "out"
+    (output / "a").mkdir(parents=True)
+    (output / "a" / "film.pgm").write_text("precious")
+    (output / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"1 result\(s\) exist already") as caught:
+        denoise_files(folder, output, model=model)
+    assert caught.value.hint == "add --overwrite"
+    assert set(digests(output)) == {"a/film.pgm", "notes.txt"}
+    assert denoise_files(folder, output, model=model, overwrite=True).written == len(FORMATS)
+    assert read_image(output / "a" / "film.pgm").array.dtype == np.uint8
+    assert (output / "notes.txt").read_text() == "mine"
+
+
+def test_broken_files_are_named_and_skipped(
+    folder: Path, tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
+    Image.fromarray(pixels(1, shape=(20, 20, 3))).save(folder / "colour.png")
+    tifffile.imwrite(folder / "disguised.tif", pixels(2).astype(np.float32))
+    (folder / "disguised.tif").rename(folder / "disguised.png")  # readable, but PNG cannot hold the result
+    with caplog.at_level(logging.WARNING, "meddenoise_monai.denoising"):
+        summary = denoise_files(folder, tmp_path / "out", model=model)
+    bad = {str(folder / name) for name in ("broken.png", "colour.png", "disguised.png")}
+    assert set(summary.skipped) == bad
+    assert summary.written == len(FORMATS)
+    assert len(caplog.messages) == 3
+    assert all(any(name in message for message in caplog.messages) for name in bad)
+    with pytest.raises(InputError, match=r"broken\.png"):
+        denoise_files(folder, tmp_path / "strict", model=model, strict=True)
+
+
+def test_nothing_usable_fails(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="no images"):
+        denoise_files(tmp_path / "in", tmp_path / "out", model=model)
+    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"none of 1 file\(s\)") as caught:
+        denoise_files(tmp_path / "in", tmp_path / "out", model=model)
+    assert "broken.png" in caught.value.hint
+    with pytest.raises(InputError, match="no such file or folder"):
+        denoise_files(tmp_path / "missing", tmp_path / "out", model=model)
+
+
+def test_a_full_disk_stops_the_job(folder: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, done = os.replace, []
+
+    def full(source: str | Path, target: str | Path) -> None:
+        if len(done) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(images.os, "replace", full)
+    with pytest.raises(InputError, match="No space left"):
+        denoise_files(folder, tmp_path / "out", model=model)
+    assert len(digests(tmp_path / "out")) == 2  # whole files, and no temporary one
+
+
+@pytest.mark.parametrize("parameters", [{"strength": 1.5}, {"sigma": -1.0}, {"device": "no_such_device"}])
+def test_wrong_parameters_are_the_users(folder: Path, tmp_path: Path, model: Path, parameters: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        denoise_files(folder, tmp_path / "out", model=model, **parameters)
+    assert not (tmp_path / "out").exists()
