@@ -209,7 +209,7 @@ def corrupt(
         **parameters,
     )  # fmt: skip
     for reason in summary.skipped.values():
-        logging.getLogger(__name__).warning("skipped: %s", reason)
+        logging.getLogger(__package__).warning("skipped: %s", reason)
     _say(f"{summary.written} pair(s) of images written to {output}")
     _fail_in_part(len(summary.skipped))
 

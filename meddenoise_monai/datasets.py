@@ -344,6 +344,10 @@ class ImageDataset(Sequence[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
+    def summary(self) -> str:
+        """How many images there are, and how many files were skipped."""
+        return f"{len(self)} images" + (f" ({self.skipped} files skipped)" if self.skipped else "")
+
     def __getitem__(self, index: Any) -> Any:
         item = self._cache[index]
         item = dict(item) if item is not None else self._load(dict(self.data[index]))

@@ -75,7 +75,7 @@ class AutocastInferer(Inferer):
 
 
 class TiledInferer(AutocastInferer):
-    """Run the network on images of any size in tiles whose results equal the whole image's.
+    """Run the network on images of any size in tiles whose results equal the whole (padded) image's.
 
     Every tile is cut with a `halo` at least as wide as the network's receptive field, begins at a multiple of `align`
     and keeps only its core, so no pixel sees an edge that is not there. Unlike MONAI's SlidingWindowInferer nothing is
@@ -86,7 +86,7 @@ class TiledInferer(AutocastInferer):
     tile
         Core pixels along each axis; a multiple of `align`. Larger tiles waste less on halos and need more memory.
     halo
-        Pixels around the core; a multiple of `align`. 128 covers the default network (receptive radius 93).
+        Pixels around the core; a multiple of `align`. 128 covers the default network (receptive radius 97).
     align
         The product of the network's strides or a multiple of it; images are padded to it by replication and cropped
         back, so networks that accept only such sizes can be used.

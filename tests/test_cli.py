@@ -1,0 +1,554 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from meddenoise_monai import __version__, cli, denoising, folders
+from meddenoise_monai.cli import main
+from meddenoise_monai.datasets import read_datalist
+from meddenoise_monai.images import read_image
+from meddenoise_monai.metrics import score
+from meddenoise_monai.networks import ResidualDenoisingAutoencoder
+from meddenoise_monai.noise import NOISE_MODELS
+
+VERBS = ("denoise", "corrupt", "score", "prepare", "version")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a small network that changes its input."""
+    torch.manual_seed(0)
+    network = ResidualDenoisingAutoencoder(widths=(4, 8), blocks=1)
+    with torch.no_grad():
+        for weight in network.tail.parameters():
+            weight.normal_(0, 0.1)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 32)).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small tree of images; the test runs beside it."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("one.png", "a/two.pgm", "a/001/three.bmp")):
+        picture(tmp_path / "in" / name, seed)
+    return tmp_path / "in"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def failure(capsys: pytest.CaptureFixture[str], code: int, *words: object) -> tuple[str, str]:
+    """The error and the hint, which must be all there is to see but for warnings."""
+    got, _, err = run(capsys, *words)
+    lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    assert got == code, err
+    assert len(lines) == 2, err
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("hint: ")
+    return lines[0].removeprefix("error: "), lines[1].removeprefix("hint: ")
+
+
+def pixels(path: Path) -> NDArray[Any]:
+    return read_image(path).array
+
+
+# --- denoise ----------------------------------------------------------------------------------------------------------
+
+
+def test_denoise_mirrors_the_tree_and_leaves_the_input(
+    source: Path, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digests(source)
+    assert run(capsys, "denoise", "in", "out", "--model", model) == (0, "3 image(s) denoised into out\n", "")
+    assert digests(tmp_path / "out").keys() == before.keys()
+    assert digests(source) == before
+    assert all(not np.array_equal(pixels(source / name), pixels(tmp_path / "out" / name)) for name in before)
+
+
+def test_denoise_one_file_with_all_flags(
+    source: Path, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", model, "--device=cpu", "--strength", "0", "--sigma", "5", "--strict"]
+    assert run(capsys, "denoise", "in/one.png", "clean.png", *flags)[0] == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "clean.png"), pixels(source / "one.png"))
+
+
+def test_denoise_overwrites_only_when_asked(source: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "denoise", "in", "out", "--model", model)[0] == 0
+    error, hint = failure(capsys, 1, "denoise", "in", "out", "--model", model)
+    assert "exist already" in error
+    assert "--overwrite" in hint
+    # A switch must not swallow the path behind it.
+    assert run(capsys, "denoise", "--overwrite", "in", "out", "--model", model)[0] == 0
+    failure(capsys, 1, "denoise", "in", "out", "--model", model, "--no-overwrite")
+
+
+def test_denoise_with_broken_files_exits_with_3_and_names_them(
+    source: Path, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "broken.png").write_bytes(b"no image")
+    code, out, err = run(capsys, "denoise", "in", "out", "--model", model)
+    assert code == 3
+    assert out == "3 image(s) denoised into out\n"
+    warning, error, hint = err.splitlines()
+    assert warning.startswith("warning: ")
+    assert "broken.png" in warning
+    assert error == "error: 1 file(s) failed; the rest are written"
+    assert hint.startswith("hint: ")
+    assert len(digests(tmp_path / "out")) == 3
+    error, _ = failure(capsys, 1, "denoise", "in", "strict", "--model", model, "--strict")
+    assert "broken.png" in error
+
+
+@pytest.mark.parametrize("output", ["in", "in/out", "./in/../in/a"])
+def test_denoise_into_its_input_is_refused(source: Path, output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = digests(source)
+    error, _ = failure(capsys, 2, "denoise", "in", output, "--overwrite")
+    assert "lies inside the input" in error
+    assert digests(source) == before
+
+
+def test_denoise_without_weights_or_input(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such weights file: none.pt" in failure(capsys, 1, "denoise", "in", "out", "--model", "none.pt")[0]
+    assert "no such file or folder: nowhere" in failure(capsys, 1, "denoise", "nowhere", "out")[0]
+
+
+@pytest.mark.parametrize("name", ["001", "1e5", "[a]", "{'a': 1}", "None", "True", "a,b", "0x10", "-5"])
+def test_paths_that_look_like_literals_stay_paths(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / name / "film.png")
+    assert run(capsys, "denoise", name, f"{name}.out", "--model", model)[0] == 0
+    assert (tmp_path / f"{name}.out" / "film.png").is_file()
+    assert run(capsys, "denoise", f"{name}.out", "7", f"--model={model}")[0] == 0
+    assert (tmp_path / "7" / "film.png").is_file()
+
+
+# --- corrupt ----------------------------------------------------------------------------------------------------------
+
+
+def test_corrupt_writes_reproducible_pairs(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = digests(source)
+    code, out, err = run(capsys, "corrupt", "in", "out", "--noise", "gaussian", "--sigma", "25", "--seed", "0")
+    assert (code, out, err) == (0, "3 pair(s) of images written to out\n", "")
+    assert digests(source) == before
+    names = {f"{kind}/{name}.tif" for kind in ("original", "noisy") for name in before}
+    assert digests(tmp_path / "out").keys() == names
+    noise = np.concatenate(
+        [tifffile.imread(tmp_path / "out" / "noisy" / f"{name}.tif") - pixels(source / name) for name in before]
+    )
+    assert noise.std() == pytest.approx(25, rel=0.05)
+    assert run(capsys, "corrupt", "in", "again", "--sigma=25")[0] == 0
+    assert run(capsys, "corrupt", "in", "other", "--sigma=25", "--seed=-1")[0] == 0
+    assert digests(tmp_path / "again") == digests(tmp_path / "out")
+    assert digests(tmp_path / "other") != digests(tmp_path / "out")
+
+
+def test_corrupt_as_the_ancestor_did(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--noise", "variance_gaussian", "--factor", ".1", "--normalise", "--clip")
+    assert run(capsys, "corrupt", "in", "out", *flags)[0] == 0
+    for name in digests(source):
+        clean, noisy = (tifffile.imread(tmp_path / "out" / kind / f"{name}.tif") for kind in ("original", "noisy"))
+        assert (clean.min(), clean.max()) == (0, 1)
+        assert noisy.min() >= 0
+        assert noisy.max() <= 1
+        assert 0.5 < np.var(noisy - clean) / (0.1 * np.var(clean)) < 1.1
+
+
+def test_corrupt_takes_negative_numbers_and_negated_switches(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--noise", "paper_gaussian", "--p", "1", "--mean", "-0.5", "--std", "0", "--no-clip", "--normalise")
+    assert run(capsys, "corrupt", "in/one.png", "out", *flags)[0] == 0
+    clean, noisy = (tifffile.imread(tmp_path / "out" / kind / "one.png.tif") for kind in ("original", "noisy"))
+    np.testing.assert_allclose(noisy, clean - 0.5, atol=1e-6)
+
+
+def test_corrupt_offers_every_parameter_of_every_noise(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = inspect.signature(cli.corrupt).parameters
+    text = inspect.getdoc(cli.corrupt) or ""
+    assert len(NOISE_MODELS) >= 9
+    for noise, noise_model in NOISE_MODELS.items():
+        line = next(line for line in text.splitlines() if line.split()[:1] == [noise])
+        for field in dataclasses.fields(noise_model):
+            assert field.name in flags
+            assert field.name == "clip" or f"--{field.name}" in line
+        given = [f"--{field.name}=0.5" for field in dataclasses.fields(noise_model) if field.name != "clip"]
+        assert run(capsys, "corrupt", "in", f"out_{noise}", f"--noise={noise}", *given)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("", "the noise 'gaussian' needs a --sigma of zero or more", "own units"),
+        ("--sigma -3", "the noise 'gaussian' needs a --sigma of zero or more, not -3", "own units"),
+        ("--noise speckle", "the noise 'speckle' needs a --sigma of zero or more", "proportion"),
+        ("--noise gausian --sigma 5", "unknown noise model 'gausian'", "did you mean 'gaussian'?"),
+        ("--noise poisson", "noise model 'poisson' needs photons", "count"),
+        ("--noise poisson --photons 5 --sigma 1", "noise model 'poisson' has no parameter 'sigma'", "photons"),
+        ("--sgima 25", "corrupt has no flag --sgima", "did you mean 'sigma'?"),
+        ("--sigma 25 --overwrit", "corrupt has no flag --overwrit", "did you mean 'overwrite'?"),
+        ("--sigma 25 --xyzzy=1", "corrupt has no flag --xyzzy", "known: "),
+        ("--sigma 25 -q", "corrupt has no flag -q", "known: "),
+        ("--sigma", "--sigma needs a value", "meddenoise corrupt --help"),
+        ("--sigma --seed 3", "--sigma needs a value", "meddenoise corrupt --help"),
+        ("--sigma many", "--sigma must be a number, got 'many'", "--sigma 1.5"),
+        ("--sigma nan", "--sigma must be a number, got 'nan'", "--sigma 1.5"),
+        ("--sigma 25 --seed 1.5", "--seed must be an integer, got '1.5'", "--seed 0"),
+        ("--sigma 25 --clip=maybe", "--clip takes no value, got 'maybe'", "--no-clip"),
+        ("--no-sigma", "corrupt has no flag --no-sigma", "did you mean"),
+        ("--sigma 25 -- --help-me", "'--' is not used here", "./-name"),
+        ("third", "unexpected argument 'third'", "usage: meddenoise corrupt INPUT OUTPUT"),
+    ],
+)
+def test_corrupt_usage_errors_write_nothing(
+    source: Path, tmp_path: Path, words: str, error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got_error, got_hint = failure(capsys, 2, "corrupt", "in", "out", *words.split())
+    assert got_error == error
+    assert hint in got_hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_corrupt_with_broken_files(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (source / "broken.png").write_bytes(b"no image")
+    code, out, err = run(capsys, "corrupt", "in", "out", "--sigma", "5")
+    assert (code, out) == (3, "3 pair(s) of images written to out\n")
+    assert [line.split(":")[0] for line in err.splitlines()] == ["warning", "error", "hint"]
+    assert "broken.png" in err.splitlines()[0]
+    assert "broken.png" in failure(capsys, 1, "corrupt", "in", "strict", "--sigma", "5", "--strict")[0]
+    assert failure(capsys, 1, "corrupt", "in", "out", "--sigma", "5")[1].endswith("--overwrite")
+    assert "no such file or folder" in failure(capsys, 1, "corrupt", "missing", "out2", "--sigma", "5")[0]
+
+
+# --- score ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pairs(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert run(capsys, "corrupt", "in", "pairs", "--sigma", "25")[0] == 0
+    return tmp_path / "pairs"
+
+
+def test_score_prints_one_json_object(source: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "score", "--json", "in", "pairs/noisy")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["data_range"] is None
+    rows = {row["name"]: row for row in result["images"]}
+    assert set(rows) == {"one", "a/two", "a/001/three"}
+    expected = score(pixels(source / "one.png"), pixels(pairs / "noisy" / "one.png.tif"), data_range=255)
+    assert {name: rows["one"][name] for name in expected} == pytest.approx(expected)
+    mean = np.mean([row["psnr"] for row in rows.values()])
+    assert result["mean"]["psnr"] == pytest.approx(mean)
+    wider = json.loads(run(capsys, "score", "in", "pairs/noisy", "--data_range", "510", "--json=true")[1])
+    assert wider["data_range"] == 510
+    assert wider["mean"]["psnr"] - mean == pytest.approx(20 * np.log10(2))
+
+
+@pytest.mark.parametrize("flag", ["--no-json", "--nojson", "--json=False", "--no_json"])
+def test_score_prints_an_aligned_table(
+    source: Path, pairs: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    means = json.loads(run(capsys, "score", "in", "pairs/noisy", "--json")[1])["mean"]
+    code, out, _ = run(capsys, "score", "in", "pairs/noisy", flag)
+    assert code == 0
+    header, *rows, last = out.splitlines()
+    assert header.split() == ["name", "ssim", "ssim_matlab", "psnr", "rmse"]
+    assert [row.split()[0] for row in rows] == ["a/001/three", "a/two", "one"]
+    assert last.startswith("mean of 3  ")
+    assert last.split()[3:] == [f"{means['ssim']:.4f}", f"{means['ssim_matlab']:.4f}", f"{means['psnr']:.2f}",
+                                f"{means['rmse']:.5g}"]  # fmt: skip
+    columns = [[match.end() for match in re.finditer(r"\S+", line)][-4:] for line in (header, *rows, last)]
+    assert all(ends == columns[0] for ends in columns)
+
+
+def test_score_of_two_files_and_of_what_cannot_be_scored(
+    source: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "score", "in/one.png", "in/one.png", "--json")
+    assert (code, json.loads(out)["mean"]) == (0, {"ssim": 1.0, "ssim_matlab": 1.0, "psnr": 100.0, "rmse": 0.0})
+    failure(capsys, 2, "score", "in/one.png", "pairs/noisy")
+    failure(capsys, 1, "score", "in", "pairs")
+    failure(capsys, 2, "score", "in", "pairs/noisy", "--data_range", "-1")
+    assert failure(capsys, 2, "score", "in")[0] == "score needs TEST"
+
+
+# --- prepare ----------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_writes_a_datalist_by_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(12):
+        picture(tmp_path / "in" / f"{seed // 2:03}_{seed % 2}.png", seed)
+    words = ("prepare", "folder", tmp_path / "in", tmp_path / "out", "--patient_pattern", r"^(\d+)_")
+    code, out, err = run(capsys, *words, "--seed", "3")
+    assert (code, err) == (0, "")
+    assert "12 images of 6 patients" in out
+    datalist = read_datalist(tmp_path / "out" / "datalist.json")
+    assert sum(map(len, datalist.values())) == 12
+    before = (tmp_path / "out" / "datalist.json").read_bytes()
+    failure(capsys, 1, *words)
+    assert run(capsys, *words, "--seed=3", "--overwrite")[0] == 0
+    assert (tmp_path / "out" / "datalist.json").read_bytes() == before
+    (tmp_path / "in" / "009_0.png").write_bytes(b"no image")
+    code, _, err = run(capsys, *words, "--overwrite")
+    assert code == 3
+    assert [line.split(":")[0] for line in err.splitlines()] == ["warning", "error", "hint"]
+    assert "009_0.png" in err
+    assert "009_0.png" in failure(capsys, 1, *words, "--overwrite", "--strict")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("mini_miaz in out", "did you mean 'mini_mias'?"),
+        ("folder in out --download", "mini_mias"),
+        ("folder in out --sha256 12345", "64 hexadecimal digits"),
+        ("dx in out --patient_pattern 1", "leave it out"),
+        ("folder in", "usage: meddenoise prepare {mini_mias,dx,folder} SOURCE OUTPUT"),
+    ],
+)
+def test_prepare_usage_errors(source: Path, words: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert expected in failure(capsys, 2, "prepare", *words.split())[1]
+
+
+# --- verbs, help, version ---------------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "--help")
+    assert (code, err) == (0, "")
+    assert run(capsys, "-h") == (0, out, "")
+    assert tuple(cli._VERBS) == VERBS
+    for verb in VERBS:
+        assert re.search(rf"^  {verb} +\S", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_names_every_argument_and_flag(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, verb, "--help")
+    assert (code, err) == (0, "")
+    assert run(capsys, verb, "in", "-h") == (0, out, "")
+    assert f"usage: meddenoise {verb}" in out
+    assert "    meddenoise" not in out  # the docstring's own indentation is gone
+    assert max(map(len, out.splitlines())) <= 120
+    parameters = inspect.signature(cli._VERBS[verb]).parameters.values()
+    for parameter in parameters:
+        shown = f"--{parameter.name}" if parameter.kind is parameter.KEYWORD_ONLY else parameter.name.upper()
+        assert re.search(rf"^ +.*{shown}\b", out, re.MULTILINE), shown
+    named = set(re.findall(r"^ +--(\w+)", out, re.MULTILINE))
+    assert named <= {parameter.name for parameter in parameters}
+    if parameters:
+        assert f"examples:\n  meddenoise {verb}" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "version") == (0, f"meddenoise {__version__}\n", "")
+    assert run(capsys, "--version") == (0, f"meddenoise {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ([], "no verb given", "denoise"),
+        (["denois", "in", "out"], "unknown verb 'denois'", "did you mean 'denoise'?"),
+        (["xyzzy", "--help"], "unknown verb 'xyzzy'", "known: corrupt, denoise"),
+        (["--sigma", "3"], "a verb comes first, got --sigma", "denoise"),
+        (["denoise"], "denoise needs INPUT", "usage: meddenoise denoise INPUT OUTPUT [flags]"),
+        (["denoise", "in"], "denoise needs OUTPUT", "usage: meddenoise denoise INPUT OUTPUT [flags]"),
+        (["denoise", "", "out"], "INPUT is empty", "unset"),
+        (["denoise", "in", "out", "--model="], "--model is empty", "unset"),
+        (["denoise", "in", "out", "more"], "unexpected argument 'more'", "usage: "),
+        (["denoise", "--input", "a", "b", "c"], "Could not consume arg: c", "usage: "),
+        (["version", "run"], "unexpected argument 'run'", "usage: meddenoise version"),
+    ],
+)
+def test_usage_errors(words: list[str], error: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    got_error, got_hint = failure(capsys, 2, *words)
+    assert got_error == error
+    assert hint in got_hint
+
+
+def test_nothing_runs_before_every_word_is_understood(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(folders, "score_folders", lambda *args, **_: calls.append(args))
+    failure(capsys, 2, "score", "a", "b", "--data-rnge", "3")
+    failure(capsys, 2, "score", "--reference=a", "b", "c")
+    assert calls == []
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def _raise(error: BaseException) -> Any:
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function
+
+
+def test_a_fault_of_the_program_is_two_lines_and_a_traceback_on_demand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folders, "score_folders", _raise(ValueError("two\nlines")))
+    error, hint = failure(capsys, 1, "score", "a", "b")
+    assert error == "ValueError: two lines"
+    assert "--debug" in hint
+    code, _, err = run(capsys, "score", "a", "--debug", "b")
+    assert code == 1
+    assert err.startswith("Traceback (most recent call last)")
+    assert err.splitlines()[-2:] == [f"error: {error}", f"hint: {hint}"]
+
+
+def test_debug_shows_where_a_users_error_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "--debug", "denoise", "nowhere", "out")
+    assert code == 1
+    assert "Traceback" in err
+    assert err.splitlines()[-2:] == ["error: no such file or folder: nowhere", "hint: check the path"]
+
+
+def test_an_interrupt_is_one_line(
+    source: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(denoising, "read_image", _raise(KeyboardInterrupt()))
+    assert run(capsys, "denoise", "in", "out", "--model", model) == (130, "", "interrupted\n")
+
+
+# --- as a user types it -----------------------------------------------------------------------------------------------
+
+
+def typed(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "meddenoise_monai.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+HEAVY = ("torch", "monai", "mlflow", "itk", "pydicom", "numpy", "scipy", "skimage", "matplotlib", "nibabel")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from meddenoise_monai.cli import main; code = main(['denoise', '--help']);"
+        f"print(code, sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.splitlines()[-1] == "0 []"
+
+
+def test_the_entry_point_is_main() -> None:
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="meddenoise")
+    assert script.load() is main
+
+
+@pytest.mark.parametrize(("words", "code"), [(["corrupt", "--help"], 0), (["denoise", "in"], 2)])
+def test_a_reader_that_left_is_no_error(words: list[str], code: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "meddenoise_monai.cli", *words]
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (result.returncode, len(result.stderr.splitlines())) == (code, code)
+    both = subprocess.run(command, stdout=writing, stderr=writing, timeout=60, check=False)
+    os.close(writing)
+    assert both.returncode == code
+
+
+def test_help_on_a_terminal_without_unicode_and_pager() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PAGER": "false"}
+    result = typed("--help", env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "denoise" in result.stdout
+
+
+@pytest.mark.e2e
+def test_exit_codes_and_streams_of_a_process(source: Path, tmp_path: Path, model: Path) -> None:
+    before = digests(source)
+    done = typed("denoise", "in", "out", "--model", model)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3 image(s) denoised into out\n", "")
+    failed = typed("denoise", "in", "out", "--model", model)
+    assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 2)
+    usage = typed("denoise", "in", "out2", "--modle", model)
+    assert (usage.returncode, usage.stdout) == (2, "")
+    assert usage.stderr == "error: denoise has no flag --modle\nhint: did you mean 'model'?\n"
+    (source / "broken.png").write_bytes(b"no image")
+    partial = typed("corrupt", "in", "pairs", "--sigma", "25")
+    assert partial.returncode == 3
+    assert [line.split(":")[0] for line in partial.stderr.splitlines()] == ["warning", "error", "hint"]
+    (source / "broken.png").unlink()
+    scored = typed("score", "in", "pairs/noisy", "--json")
+    assert (scored.returncode, scored.stderr) == (0, "")
+    assert len(json.loads(scored.stdout)["images"]) == 3
+    assert digests(source) == before
+
+
+@pytest.mark.e2e
+def test_control_c_in_a_process(source: Path, model: Path, tmp_path: Path) -> None:
+    if os.name == "nt":
+        pytest.skip("POSIX signals")
+    rng = np.random.default_rng(0)
+    for number in range(200):
+        Image.fromarray(rng.integers(0, 256, (512, 512)).astype(np.uint8)).save(source / f"{number}.png")
+    command = [sys.executable, "-m", "meddenoise_monai.cli", "denoise", "in", "out", "--model", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 90
+        while not list((tmp_path / "out").rglob("*.png")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written
+    assert all(not path.name.startswith(".tmp-") and pixels(path).size for path in written)
+
+
+@pytest.mark.e2e
+def test_the_progress_bar_is_for_terminals(source: Path, model: Path) -> None:
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    command = [sys.executable, "-m", "meddenoise_monai.cli", "denoise", "in", "out", "--model", str(model)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, timeout=120, check=False)
+    os.close(follower)
+    shown = ""
+    while "3/3" not in shown and select.select([leader], [], [], 1)[0]:
+        shown += os.read(leader, 65536).decode()
+    os.close(leader)
+    assert (result.returncode, result.stdout) == (0, b"3 image(s) denoised into out\n")
+    assert "denoise: 100%" in shown
+    assert "3/3" in shown
