@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .errors import InputError, UsageError
-from .images import IMAGE_SUFFIXES, PICTURE_SUFFIXES, ImageData, find_images, image_suffix, read_image, write_image
+from .images import IMAGE_SUFFIXES, ImageData, find_images, image_suffix, read_image
 from .inference import Denoiser, load_denoiser
-from .transforms import output_path
+from .results import output_path, write_result
 
 __all__ = ["DenoiseSummary", "denoise_files"]
 
@@ -56,18 +56,13 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
 
 
 def _result(denoise: Denoiser, image: ImageData, sigma: float | None, strength: float) -> NDArray[Any]:
-    """The denoised image; pictures of integers are rounded and clipped to their own dtype, all else is float32."""
+    """The denoised image, in its units."""
     array, scale = image.array, image.scale
     if scale.inverted:  # MONOCHROME1 is mirrored within its range: the network shall see bright tissue, as elsewhere
         mirror = scale.low + scale.high
         mirrored = (mirror - array.astype(np.float64)).astype(array.dtype)
-        values = mirror - denoise(mirrored, sigma=sigma, strength=strength).astype(np.float64)
-    else:
-        values = denoise(array, sigma=sigma, strength=strength).astype(np.float64)
-    if image_suffix(image.path) in PICTURE_SUFFIXES and array.dtype.kind in "iu":
-        limits = np.iinfo(array.dtype)
-        return np.clip(np.rint(values), limits.min, limits.max).astype(array.dtype)
-    return values.astype(np.float32)
+        return mirror - denoise(mirrored, sigma=sigma, strength=strength).astype(np.float64)
+    return denoise(array, sigma=sigma, strength=strength)
 
 
 def denoise_files(
@@ -107,8 +102,7 @@ def denoise_files(
     for path, target in tqdm(targets.items(), "denoise", unit="image", disable=None):
         try:
             image = read_image(path)
-            values = _result(denoise, image, sigma, strength)
-            write_image(target, values, like=path if image_suffix(target) in (".nii", ".nii.gz") else None)
+            write_result(target, _result(denoise, image, sigma, strength), image)
         except InputError as error:
             if strict or (error.message.startswith("cannot write") and isinstance(error.__cause__, OSError)):
                 raise  # a full disk would refuse all other files, too, each after its computation

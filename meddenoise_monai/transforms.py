@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import InputError, UsageError
-from .images import PICTURE_SUFFIXES, IntensityScale, image_suffix, read_image, write_image
+from .images import IntensityScale, read_image
+from .results import output_path, write_result
 
 __all__ = ["MostTissued", "PadToSized", "RandPatchesd", "ReadImaged", "ScaleToUnitd", "WriteImaged"]
 
@@ -206,26 +206,8 @@ class RandPatchesd(Randomizable, MapTransform):
         return patches
 
 
-def output_path(source: str | os.PathLike[str], root: str | os.PathLike[str] | None, folder: Path) -> Path:
-    """Where the result of `source` goes below `folder`: the tree below `root` is mirrored.
-
-    NIfTI stays NIfTI and 8/16-bit pictures keep their format; JPEG, which would add its own artefacts, becomes PNG;
-    everything else becomes a float TIFF, named with the whole old name so that ``a.dcm`` and ``a.mha`` stay apart.
-    """
-    source = Path(source)
-    inside = source.relative_to(root) if root is not None and source.is_relative_to(root) else Path(source.name)
-    suffix = image_suffix(source)
-    if suffix in (".nii", ".nii.gz", ".png", ".pgm", ".bmp", ".tif", ".tiff"):
-        return folder / inside
-    if suffix in (".jpg", ".jpeg"):
-        return folder / inside.with_name(inside.name + ".png")
-    return folder / inside.with_name(inside.name + ".tif")
-
-
 class WriteImaged(MapTransform):
-    """Write tensors on [0, 1] back in the units of their source, below `output_dir` (see `output_path`).
-
-    Pictures of integers are rounded and clipped to their own dtype; NIfTI, and TIFF from other formats, hold float32.
+    """Write tensors on [0, 1] back in the units of their source, below `output_dir` (see `results`).
 
     Parameters
     ----------
@@ -260,11 +242,5 @@ class WriteImaged(MapTransform):
             path = output_path(source, self.root, self.folder)
             if path.resolve() == Path(source).resolve():
                 raise UsageError(f"the result of {source} would replace it", "choose another output_dir")
-            dtype = original.array.dtype
-            if image_suffix(source) in PICTURE_SUFFIXES and dtype.kind in "iu":
-                values = np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
-            else:
-                values = values.astype(np.float32)
-            is_nifti = image_suffix(source) in (".nii", ".nii.gz")
-            item["written"] = str(write_image(path, values, like=source if is_nifti else None))
+            item["written"] = str(write_result(path, values, original))
         return item

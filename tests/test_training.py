@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader, Dataset, get_track_meta, set_track_meta
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.handlers import IgniteMetricHandler, LrScheduleHandler, ValidationHandler, from_engine
@@ -37,6 +37,15 @@ from meddenoise_monai.training import (
 LAST, BEST = TrainingCheckpoint.LAST, TrainingCheckpoint.BEST
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _plain_tensors() -> Iterator[None]:
+    """As the bundle's configuration: MONAI's tensors with metadata double the time of a step."""
+    before = get_track_meta()
+    set_track_meta(False)
+    yield
+    set_track_meta(before)
+
+
 class Killed(BaseException):
     """What stands for a kill: no handler may treat it as an error of the training."""
 
@@ -51,7 +60,7 @@ class Training:
         kill_at: int | None = None,
         metrics: list[float] | None = None,
         interval: int = 1,
-        widths: tuple[int, ...] = (2, 4),
+        widths: tuple[int, ...] = (2,),
         workers: int = 0,
         **options: Any,
     ) -> None:
@@ -59,12 +68,12 @@ class Training:
         self.network = ResidualDenoisingAutoencoder(widths=widths, blocks=1)
         self.average = averaged_model(self.network)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-2)
-        self.schedule = WarmupCosineSchedule(self.optimizer, 3, 6 * 4)
+        self.schedule = WarmupCosineSchedule(self.optimizer, 3, 6 * 3)
         images = [{"image": torch.from_numpy(np.random.default_rng(i).random((1, 8, 8), np.float32))} for i in range(5)]
         noise = RandGaussianNoised("image", prob=1.0, std=0.2)
         flip = RandFlipd("image", prob=0.5, spatial_axis=0)
         dataset = Dataset(images, Compose([flip, CopyItemsd("image", names="label"), noise]))
-        sampler: RandomSampler = RandomSampler(dataset, replacement=True, num_samples=8)
+        sampler: RandomSampler = RandomSampler(dataset, replacement=True, num_samples=6)
         self.lr: list[float] = []
         self.seen: list[torch.Tensor] = []
         fixed = Dataset([{"image": item["image"] + 0.1, "label": item["image"]} for item in images[:2]])
@@ -151,7 +160,7 @@ def test_average_follows_its_formula() -> None:
         # AveragedModel copies the weights at the first update and counts it.
         decay = min(0.5, (1 + n) / (10 + n))
         expected = value if expected is None else decay * expected + (1 - decay) * value
-        assert float(average.module.weight) == pytest.approx(expected)
+        assert average.module.weight.item() == pytest.approx(expected)
     assert (1 + n) / (10 + n) > 0.5  # both branches of the minimum were taken
 
 
@@ -209,22 +218,22 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, Path]:
     return Training(folder).run(), folder
 
 
-@pytest.mark.parametrize("kill_at", [13, 14, 16])
+@pytest.mark.parametrize("kill_at", [10, 11, 12])
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(
     tmp_path: Path, unbroken: tuple[Training, Path], kill_at: int
 ) -> None:
     whole, folder = unbroken
-    first = Training(tmp_path, kill_at=kill_at)  # in the middle, or at the last step, of the fourth epoch of 4 steps
+    first = Training(tmp_path, kill_at=kill_at)  # in the middle, or at the last step, of the fourth epoch of 3 steps
     with pytest.raises(Killed):
         first.run()
     assert saved(tmp_path / LAST)["epoch"] == 3
     second = Training(tmp_path, resume=True).run()
-    assert [epoch.tolist() for epoch in second.seen] == [epoch.tolist() for epoch in whole.seen[12:]]
-    assert second.lr == whole.lr[12:]
+    assert [epoch.tolist() for epoch in second.seen] == [epoch.tolist() for epoch in whole.seen[9:]]
+    assert second.lr == whole.lr[9:]
     assert state_of(second) == state_of(whole)
     assert second.checkpoint.best_metric == whole.checkpoint.best_metric
     assert second.checkpoint.best_epoch == whole.checkpoint.best_epoch
-    assert second.trainer.state.iteration == 24
+    assert second.trainer.state.iteration == 18
     for name in (LAST, BEST):
         ours, theirs = saved(tmp_path / name), saved(folder / name)
         ours.pop("seconds", None), theirs.pop("seconds", None)
@@ -234,16 +243,16 @@ def test_killed_and_resumed_equals_unbroken_bit_for_bit(
 def test_workers_draw_the_same_after_a_resume(tmp_path: Path) -> None:
     whole = Training(tmp_path / "a", epochs=3, workers=1).run()
     with pytest.raises(Killed):
-        Training(tmp_path / "b", epochs=3, workers=1, kill_at=6).run()
+        Training(tmp_path / "b", epochs=3, workers=1, kill_at=5).run()
     second = Training(tmp_path / "b", epochs=3, workers=1, resume=True).run()
-    assert [batch.tolist() for batch in second.seen] == [batch.tolist() for batch in whole.seen[4:]]
+    assert [batch.tolist() for batch in second.seen] == [batch.tolist() for batch in whole.seen[3:]]
     assert state_of(second) == state_of(whole)
 
 
 def test_training_learns_and_draws_anew_each_epoch(unbroken: tuple[Training, Path]) -> None:
     whole, folder = unbroken
-    assert len(whole.seen) == 24
-    assert len({str(batch.tolist()) for batch in whole.seen}) == 24
+    assert len(whole.seen) == 18
+    assert len({str(batch.tolist()) for batch in whole.seen}) == 18
     assert len(set(whole.lr)) > 10
     best = saved(folder / BEST)
     assert best.keys() == whole.network.state_dict().keys()
@@ -301,8 +310,8 @@ def test_nothing_to_resume_is_a_warning_and_a_fresh_start(tmp_path: Path, caplog
 
 def test_without_resume_the_checkpoint_is_not_read(tmp_path: Path) -> None:
     Training(tmp_path, epochs=2).run()
-    assert Training(tmp_path, epochs=2).run().trainer.state.iteration == 8
-    assert len(Training(tmp_path, epochs=2).run().seen) == 8
+    assert Training(tmp_path, epochs=2).run().trainer.state.iteration == 6
+    assert len(Training(tmp_path, epochs=2).run().seen) == 6
 
 
 @pytest.mark.parametrize("epochs", [2, 1])
@@ -322,7 +331,7 @@ def test_finished_training_is_not_trained_further(tmp_path: Path, epochs: int) -
 def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     Training(tmp_path, epochs=1).run()
     with pytest.raises(InputError, match="does not fit this network"):
-        Training(tmp_path, widths=(3, 4), resume=True).run()
+        Training(tmp_path, widths=(3,), resume=True).run()
     other = Training(tmp_path, resume=True)
     del other.checkpoint.parts["schedule"]
     with pytest.raises(InputError, match="another configuration"):
@@ -418,11 +427,11 @@ def half_then(error: Exception) -> Callable[[Any, Path], None]:
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), InputError, "No space left"),
         (RuntimeError("[enforce fail at inline_container.cc:1] . PytorchStreamWriter failed\nmore"), InputError, "Pytorch"),
-        (Killed(), Killed, ""),
+        (Killed(), Killed, None),
     ],
 )
 def test_file_is_never_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, expected: type[BaseException], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, expected: type[BaseException], message: str | None
 ) -> None:
     Training(tmp_path, epochs=1).run()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

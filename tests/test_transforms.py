@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_file
 
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.images import IntensityScale, read_image
+from meddenoise_monai.results import output_path
 from meddenoise_monai.transforms import (
     MostTissued,
     PadToSized,
@@ -25,7 +26,6 @@ from meddenoise_monai.transforms import (
     ReadImaged,
     ScaleToUnitd,
     WriteImaged,
-    output_path,
 )
 
 GREY = (np.arange(600).reshape(20, 30) % 256).astype(np.uint8)

@@ -326,3 +326,12 @@ def test_open_run_is_what_the_tracker_uses() -> None:
     from meddenoise_monai.handlers import run as module
 
     assert module.open_run is open_run
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_training_and_evaluation_run_on_cuda(tiny: dict[str, Any], tmp_path: Path) -> None:
+    flow = run(TRAIN, **{**tiny, "device": "cuda"})
+    assert next(flow.parser.get_parsed_content("network").parameters()).is_cuda
+    assert flow.parser.get_parsed_content("train::trainer").amp
+    assert metrics_of(tmp_path, "meddenoise training")["val_psnr"] > 0

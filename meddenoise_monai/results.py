@@ -1,0 +1,55 @@
+"""Where the result of an image file goes, and in which format and type."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .images import PICTURE_SUFFIXES, ImageData, image_suffix, write_image
+
+__all__ = ["output_path", "write_result"]
+
+
+def output_path(source: str | os.PathLike[str], root: str | os.PathLike[str] | None, folder: Path) -> Path:
+    """Where the result of `source` goes below `folder`: the tree below `root` is mirrored.
+
+    NIfTI stays NIfTI and 8/16-bit pictures keep their format; JPEG, which would add its own artefacts, becomes PNG;
+    everything else becomes a float TIFF, named with the whole old name so that ``a.dcm`` and ``a.mha`` stay apart.
+    """
+    source = Path(source)
+    inside = source.relative_to(root) if root is not None and source.is_relative_to(root) else Path(source.name)
+    suffix = image_suffix(source)
+    if suffix in (".nii", ".nii.gz", ".png", ".pgm", ".bmp", ".tif", ".tiff"):
+        return folder / inside
+    if suffix in (".jpg", ".jpeg"):
+        return folder / inside.with_name(inside.name + ".png")
+    return folder / inside.with_name(inside.name + ".tif")
+
+
+def write_result(path: str | os.PathLike[str], values: NDArray[Any], source: ImageData) -> Path:
+    """Write what became of `source`, in its units: integer pictures in their own dtype, all else as float32.
+
+    Parameters
+    ----------
+    path
+        From `output_path`.
+    values
+        Of the shape of ``source.array``; rounded and clipped where the dtype asks for it.
+    source
+        The image as it was read; a NIfTI result takes over its affine and header.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    dtype = source.array.dtype
+    if image_suffix(source.path) in PICTURE_SUFFIXES and dtype.kind in "iu":
+        values = np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+    else:
+        values = values.astype(np.float32)
+    return write_image(path, values, like=source.path if image_suffix(path) in (".nii", ".nii.gz") else None)
