@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from .archives import sha256_of
+from .datasets import patient_of
 from .errors import InputError, UsageError
-from .images import IMAGE_SUFFIXES, image_suffix, is_dicom, read_image
+from .images import IMAGE_SUFFIXES, image_suffix, read_image
 from .public_data import COLLECTIONS
 
 __all__ = ["Candidate", "Report", "check", "layout", "missing_films", "survey"]
 
 _log = logging.getLogger(__name__)
-
-# Folders that say what a file is for, not whom it shows.
-# fmt: off
-_NO_PATIENT = frozenset({
-    "train", "training", "trainingdata", "val", "valid", "validation", "dev", "test", "testing", "test1data",
-    "test2data", "image", "images", "img", "imgs", "data", "raw", "rawimage", "dicom", "noisy", "clean", "original",
-})
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -98,32 +89,16 @@ def layout(kind: str) -> str:
 
 def _patient(path: Path, root: Path, pattern: re.Pattern[str] | None) -> str:
     """Who is shown by an image of a folder; `prepare` states the rule."""
+    if pattern is None:
+        return patient_of(path, root)
     stem = path.name[: len(path.name) - len(image_suffix(path))]
-    if pattern is not None:
-        match = pattern.search(stem)
-        if match is None or not match[1]:
-            raise UsageError(
-                f"--patient_pattern {pattern.pattern!r} finds no patient in {stem!r}",
-                "mend the expression so that it fits each file's name, or leave it out",
-            )
-        return match[1]
-    hashed = _dicom_patient(path) if is_dicom(path) else None
-    if hashed:
-        return hashed
-    return next((part for part in path.relative_to(root).parts[:-1] if part.lower() not in _NO_PATIENT), stem)
-
-
-def _dicom_patient(path: Path) -> str | None:
-    import pydicom
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom comments on every slightly irregular file
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "StudyInstanceUID"])
-            identifier = str(header.get("PatientID") or "").strip() or str(header.get("StudyInstanceUID") or "").strip()
-    except Exception:  # no DICOM after all: reading the image will say so, and name it
-        return None
-    return hashlib.sha256(identifier.encode()).hexdigest()[:12] if identifier else None
+    match = pattern.search(stem)
+    if match is None or not match[1]:
+        raise UsageError(
+            f"--patient_pattern {pattern.pattern!r} finds no patient in {stem!r}",
+            "mend the expression so that it fits each file's name, or leave it out",
+        )
+    return match[1]
 
 
 def check(kind: str, candidates: Sequence[Candidate], root: Path, report: Report, progress: bool) -> list[Candidate]:

@@ -1,93 +1,25 @@
-"""The command line `meddenoise`: parses what was typed, runs the job, reports results, errors and exit codes.
+"""The command `meddenoise`: its verbs, with their help texts, and what they print.
 
-Results go to stdout; progress, warnings and errors to stderr. Every verb is a function whose signature declares its
-arguments and whose docstring is its help text; python-fire binds the words to them. What fire would let pass is checked
-before (`_normalised`), and the job starts only when every word is understood.
+A verb's signature declares its arguments and flags (see `command_line`); the job itself is done elsewhere.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import inspect
-import io
 import json
 import logging
-import math
 import os
-import re
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
-
-import fire
-from fire.core import FireExit
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from . import __version__
-from .errors import InputError, MeddenoiseError, PartialFailure, UsageError, nearest
+from .command_line import Verb, execute, say
+from .errors import InputError, PartialFailure, UsageError
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
-Verb = Callable[..., None]
-_VERBS: dict[str, Verb] = {}
-
-
-# --- How values are read ----------------------------------------------------------------------------------------------
-# Fire's own parsing takes words for Python literals: a folder 001 would become 1, and [a] a list.
-
-
-def _text(name: str, word: str) -> str:
-    if not word:
-        raise UsageError(f"{name} is empty", "is a variable of the shell unset?")
-    return word
-
-
-def _number(name: str, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UsageError(f"{name} must be a number, got {word!r}", f"for example {name} 1.5")
-    return value
-
-
-def _integer(name: str, word: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", word):
-        raise UsageError(f"{name} must be an integer, got {word!r}", f"for example {name} 0")
-    return int(word)
-
-
-def _switch(name: str, word: str) -> bool:
-    if word.lower() not in ("true", "false"):
-        raise UsageError(f"{name} takes no value, got {word!r}", f"write {name}, or --no-{name[2:]}")
-    return word.lower() == "true"
-
-
-_READERS: dict[str, Callable[[str, str], Any]] = {
-    "str": _text, "str | None": _text, "float": _number, "float | None": _number, "int": _integer, "bool": _switch,
-}  # fmt: skip
-
-
-def _verb(function: Verb) -> Verb:
-    """Register a verb: positional parameters are its arguments, keyword-only ones its flags."""
-    readers: dict[str, Callable[[str], Any]] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        is_flag = parameter.kind is parameter.KEYWORD_ONLY
-        shown = f"--{parameter.name}" if is_flag else parameter.name.upper()
-        readers[parameter.name] = functools.partial(_READERS[str(parameter.annotation)], shown)
-    fire.decorators.SetParseFns(**readers)(function)
-    _VERBS[function.__name__] = function
-    return function
-
-
-# --- The verbs --------------------------------------------------------------------------------------------------------
-
-
-@_verb
 def denoise(
     input: str,
     output: str,
@@ -130,11 +62,10 @@ def denoise(
     summary = denoise_files(
         input, output, model=model, device=device, sigma=sigma, strength=strength, overwrite=overwrite, strict=strict
     )
-    _say(f"{summary.written} image(s) denoised into {output}")
+    say(f"{summary.written} image(s) denoised into {output}")
     _fail_in_part(len(summary.skipped))
 
 
-@_verb
 def corrupt(
     input: str,
     output: str,
@@ -210,11 +141,10 @@ def corrupt(
     )  # fmt: skip
     for reason in summary.skipped.values():
         logging.getLogger(__package__).warning("skipped: %s", reason)
-    _say(f"{summary.written} pair(s) of images written to {output}")
+    say(f"{summary.written} pair(s) of images written to {output}")
     _fail_in_part(len(summary.skipped))
 
 
-@_verb
 def score(reference: str, test: str, *, data_range: float | None = None, json: bool = False) -> None:
     """Measure how like images are to their references: SSIM, PSNR and RMSE, for each image and on average.
 
@@ -240,10 +170,9 @@ def score(reference: str, test: str, *, data_range: float | None = None, json: b
     from .folders import score_folders
 
     rows, means = score_folders(reference, test, data_range=data_range)
-    _say(_as_json({"data_range": data_range, "images": rows, "mean": means}) if json else _score_table(rows, means))
+    say(_as_json({"data_range": data_range, "images": rows, "mean": means}) if json else _score_table(rows, means))
 
 
-@_verb
 def prepare(
     kind: str,
     source: str,
@@ -288,31 +217,16 @@ def prepare(
         kind, source, output, seed=seed, download=download, overwrite=overwrite, strict=strict, sha256=sha256,
         patient_pattern=patient_pattern, url=url,
     )  # fmt: skip
-    _say(str(summary))
+    say(str(summary))
     _fail_in_part(len(summary.skipped))
 
 
-@_verb
 def version() -> None:
     """Print the version.
 
     usage: meddenoise version
     """
-    _say(f"meddenoise {__version__}")
-
-
-# --- What is printed --------------------------------------------------------------------------------------------------
-
-
-def _say(text: str, stream: TextIO | None = None) -> None:
-    """Print on stdout (or `stream`); a reader that has gone, as in ``| head``, or an old encoding is no error."""
-    stream = stream or sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
-    except BrokenPipeError:
-        # The interpreter flushes once more at its end, and would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    say(f"meddenoise {__version__}")
 
 
 def _as_json(content: object) -> str:
@@ -339,148 +253,7 @@ def _fail_in_part(skipped: int) -> None:
         )
 
 
-class _WarningHandler(logging.Handler):
-    """Log records as lines on stderr, without tearing a progress bar apart."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        with tqdm.external_write_mode(file=sys.stderr):
-            _say(f"{record.levelname.lower()}: {' '.join(record.getMessage().split())}", sys.stderr)
-
-
-@contextlib.contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
-    logger = logging.getLogger(__package__)
-    handler = _WarningHandler(logging.WARNING)
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
-
-
-def _help(verb: str | None) -> str:
-    if verb is not None:
-        return inspect.cleandoc(_VERBS[verb].__doc__ or "")
-    width = max(map(len, _VERBS))
-    first_lines = [f"  {name.ljust(width)}  {_help(name).splitlines()[0]}" for name in _VERBS]
-    return "\n".join(
-        [
-            "Remove noise from medical images with convolutional denoising autoencoders.",
-            "",
-            "usage: meddenoise VERB ARGUMENTS [flags]",
-            "",
-            "verbs:",
-            *first_lines,
-            "",
-            "flags of every verb:",
-            "  -h, --help   the help text of the verb",
-            "  --debug      the whole traceback of an error",
-            "  --version    the version",
-            "",
-            "exit codes: 0 done, 1 failed, 2 wrong usage, 3 some files failed and the rest are written",
-        ]
-    )
-
-
-# --- From words to a job ----------------------------------------------------------------------------------------------
-
-
-def _is_flag(word: str) -> bool:
-    return re.match(r"--|-[a-zA-Z]", word) is not None  # as fire sees it: -5 and - are values
-
-
-def _normalised(verb: str, words: Sequence[str]) -> list[str]:
-    """The words in the one spelling that fire binds as meant: ``--flag=value``, also for switches.
-
-    Fire by itself would take ``--overwrite IN OUT`` for ``--overwrite=IN``, a ``--sigma`` without a value for True,
-    and would run the job before it complains about a word that it does not know.
-
-    Raises
-    ------
-    UsageError
-        For a flag that is unknown or lacks its value, and for more arguments than there are.
-    """
-    parameters = inspect.signature(_VERBS[verb]).parameters
-    switches = {name for name, parameter in parameters.items() if parameter.annotation == "bool"}
-    result, rest, arguments = [], list(words), 0
-    while rest:
-        word = rest.pop(0)
-        if not _is_flag(word):
-            arguments += 1
-            if arguments > sum(p.kind is not p.KEYWORD_ONLY for p in parameters.values()):
-                raise UsageError(f"unexpected argument {word!r}", _usage(verb))
-            result.append(word)
-            continue
-        typed, equals, value = word.partition("=")
-        name = typed.lstrip("-").replace("-", "_")
-        negated = re.sub("^no_?", "", name)
-        if name not in parameters and negated in switches and not equals:
-            result.append(f"--{negated}=False")
-        elif name not in parameters or not word.startswith("--"):
-            flags = {n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY} | {"help", "debug"}
-            raise UsageError(f"{verb} has no flag {typed}", nearest(name, flags))
-        elif equals:
-            result.append(f"--{name}={value}")
-        elif name in switches:
-            explicit = rest and rest[0].lower() in ("true", "false")
-            result.append(f"--{name}={rest.pop(0) if explicit else True}")
-        elif rest and not _is_flag(rest[0]):
-            result.append(f"--{name}={rest.pop(0)}")
-        else:
-            raise UsageError(f"--{name} needs a value", f"see meddenoise {verb} --help")
-    return result
-
-
-def _usage(verb: str) -> str:
-    return next(line for line in _help(verb).splitlines() if line.startswith("usage: "))
-
-
-def _parsed(verb: str, words: Sequence[str]) -> Callable[[], None]:
-    """The job that the words ask for; nothing of it has run.
-
-    Raises
-    ------
-    UsageError
-        If the words do not fit the verb.
-    """
-    jobs: list[Callable[[], None]] = []
-
-    @functools.wraps(_VERBS[verb])
-    def later(*args: Any, **kwargs: Any) -> None:
-        jobs.append(functools.partial(_VERBS[verb], *args, **kwargs))
-
-    try:
-        # Fire prints screens of usage on an error.
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            fire.Fire({verb: later}, command=[verb, *_normalised(verb, words)], name="meddenoise")
-    except FireExit as exit_:
-        message = exit_.trace.elements[-1].ErrorAsStr()
-        required = re.match("The function received no value for the required argument: (.*)", message)
-        if required:
-            message = f"{verb} needs {required[1].upper()}"
-        raise UsageError(message, _usage(verb)) from None
-    return jobs[-1]
-
-
-def _run(words: list[str]) -> None:
-    if "--" in words:
-        raise UsageError("'--' is not used here", "write ./-name for a path that begins with a dash")
-    verb = words[0] if words and not _is_flag(words[0]) else None
-    if verb is not None and verb not in _VERBS:
-        raise UsageError(f"unknown verb {verb!r}", nearest(verb, _VERBS))
-    if {"-h", "--help"} & set(words):
-        _say(_help(verb))
-    elif words == ["--version"]:
-        version()
-    elif verb is None:
-        problem = f"a verb comes first, got {words[0]}" if words else "no verb given"
-        raise UsageError(problem, f"known: {', '.join(_VERBS)}; see meddenoise --help")
-    else:
-        _parsed(verb, words[1:])()
+_VERBS: dict[str, Verb] = {verb.__name__: verb for verb in (denoise, corrupt, score, prepare, version)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -496,24 +269,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 some files failed and the rest are written, 130 interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    try:
-        with _warnings_on_stderr():
-            _run([word for word in words if word != "--debug"])
-    except KeyboardInterrupt:
-        _say("interrupted", sys.stderr)
-        return _INTERRUPTED
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        if not isinstance(error, MeddenoiseError):
-            hint = "this should not happen: run it again with --debug, and report what it shows"
-            error = MeddenoiseError(f"{type(error).__name__}: {error}", hint)
-        for kind, text in (("error", error.message), ("hint", error.hint)):
-            _say(f"{kind}: {' '.join(text.split())}", sys.stderr)
-        return error.exit_code
-    return 0
+    about = "Remove noise from medical images with convolutional denoising autoencoders."
+    return execute(_VERBS, about, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ __all__ = [
     "ImageDataset",
     "data_fingerprint",
     "datalist_of",
+    "evenly",
     "folder_datalist",
     "list_images",
     "patient_of",
@@ -352,6 +353,12 @@ class ImageDataset(Sequence[Any]):
         item = self._cache[index]
         item = dict(item) if item is not None else self._load(dict(self.data[index]))
         return item if self.transform is None else self.transform(item)
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spread over the list, so that no source at its end is left out."""
+    count = min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def input_items(folder: str) -> list[Item]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from .errors import InputError, UsageError
 from .images import IMAGE_SUFFIXES, IntensityScale, find_images, image_suffix, read_image, write_image
@@ -23,12 +23,6 @@ class CorruptSummary:
 
     written: int
     skipped: dict[str, str]
-
-
-def _bar(items: list[Any], title: str) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    yield from tqdm(items, title, disable=None)
 
 
 def _inputs(source: Path) -> tuple[Path, list[Path]]:
@@ -95,7 +89,7 @@ def corrupt(
 
     skipped: dict[str, str] = {}
     written = 0
-    for path in _bar(paths, "corrupt"):
+    for path in tqdm(paths, "corrupt", disable=None):
         try:
             image = read_image(path)
         except InputError as error:
@@ -114,12 +108,11 @@ def corrupt(
         inside = path.relative_to(root)
         is_nifti = image_suffix(path) in (".nii", ".nii.gz")
         name = inside if is_nifti else inside.with_name(inside.name + ".tif")
-        pair: dict[str, NDArray[Any]] = {"original": clean.numpy(), "noisy": noisy}
-        for kind, unit in pair.items():
-            values = unit if normalise else scale.from_unit(unit).astype(np.float32)
-            if kind == "original" and not normalise:
-                values = image.array.astype(np.float32)
-            write_image(output / kind / name, values, like=path if is_nifti else None)
+        pair: dict[str, NDArray[Any]] = {"original": image.array, "noisy": scale.from_unit(noisy)}
+        if normalise:
+            pair = {"original": clean.numpy(), "noisy": noisy}
+        for kind, values in pair.items():
+            write_image(output / kind / name, values.astype(np.float32), like=path if is_nifti else None)
         written += 1
     if not written:
         raise InputError(f"none of {len(paths)} file(s) could be read", next(iter(skipped.values())))
@@ -181,21 +174,17 @@ def score_folders(
     UsageError
         If one is a file and the other a folder.
     InputError
-        If the folders hold different names, an image cannot be read, or two of one name differ in shape.
+        If the folders hold different names, an image cannot be read or is smaller than SSIM's window of 11x11
+        pixels, or two of one name differ in shape.
     """
     from .metrics import score
 
     rows: list[dict[str, Any]] = []
-    for name, first, second in _bar(_matched(Path(reference), Path(test)), "score"):
+    for name, first, second in tqdm(_matched(Path(reference), Path(test)), "score", disable=None):
         clean, other = read_image(first), read_image(second)
         width = data_range if data_range is not None else clean.scale.width
         try:
             rows.append({"name": name, **score(clean.array, other.array, data_range=width)})
         except InputError as error:
-            raise InputError(f"{name}: {error.message}", error.hint) from None
-    return rows, {key: mean_of(row[key] for row in rows) for key in rows[0] if key != "name"}
-
-
-def mean_of(values: Iterable[float]) -> float:
-    """The mean as a plain float."""
-    return float(np.mean(list(values)))
+            raise InputError(f"{first} and {second}: {error.message}", error.hint) from None
+    return rows, {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "name"}

@@ -19,11 +19,10 @@ import torch
 from monai.inferers.inferer import Inferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .errors import InputError, UsageError
 from .images import IntensityScale
-from .networks import ResidualDenoisingAutoencoder
+from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
 
 __all__ = ["AutocastInferer", "Denoiser", "TiledInferer", "check_network", "latest_weights", "load_denoiser",
            "load_weights", "weights_fingerprint"]  # fmt: skip
@@ -88,7 +87,7 @@ class TiledInferer(AutocastInferer):
     halo
         Pixels around the core; a multiple of `align`. 128 covers the default network (receptive radius 97).
     align
-        The product of the network's strides or a multiple of it; images are padded to it by replication and cropped
+        The product of the network's strides or a multiple of it; images are mirrored up to it and cropped
         back, so networks that accept only such sizes can be used.
     batch_size
         Tiles (or slices of a volume) per forward pass.
@@ -123,8 +122,7 @@ class TiledInferer(AutocastInferer):
 
     def _images(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         sizes = inputs.shape[2:]
-        pads = [p for size in reversed(sizes) for p in (0, -size % self.align)]
-        padded = F.pad(inputs, pads, mode="replicate") if any(pads) else inputs
+        padded = pad_to_multiple(inputs, self.align)
         by_shape: dict[tuple[int, ...], list[tuple[int, tuple[tuple[int, int, int, int], ...]]]] = defaultdict(list)
         for spans in product(*(self._spans(size) for size in padded.shape[2:])):
             for image in range(len(inputs)):

@@ -64,7 +64,7 @@ def ssim(
         raise UsageError(f"SSIM has no definition {definition!r}", nearest(str(definition), ("gaussian", "matlab")))
     references, tests, data_range = _checked(reference, test, data_range)
     if definition == "gaussian":
-        _check_window_fits(references)
+        _check_window_fits(references, "use larger images, or the definition 'matlab', which replicates the borders")
     maps = (_ssim_map(a, b, data_range) for a, b in zip(references, tests, strict=True))
     return _mean(float((_interior(each) if definition == "gaussian" else each).mean()) for each in maps)
 
@@ -116,7 +116,7 @@ def score(reference: ArrayLike, test: ArrayLike, data_range: float) -> dict[str,
     errors are those of `ssim`.
     """
     references, tests, data_range = _checked(reference, test, data_range)
-    _check_window_fits(references)
+    _check_window_fits(references, "leave smaller images out")
     rows = []
     for a, b in zip(references, tests, strict=True):
         similarity = _ssim_map(a, b, data_range)
@@ -201,10 +201,9 @@ def _checked(
     return first, second, data_range
 
 
-def _check_window_fits(images: NDArray[np.float64]) -> None:
+def _check_window_fits(images: NDArray[np.float64], hint: str) -> None:
     width = 2 * _WINDOW_RADIUS + 1
     if min(images.shape[-2:]) < width:
         raise InputError(
-            f"images of {images.shape[-2]}x{images.shape[-1]} are smaller than the {width}x{width} window of SSIM",
-            "use larger images, or the definition 'matlab', which replicates the borders",
+            f"images of {images.shape[-2]}x{images.shape[-1]} are smaller than the {width}x{width} window of SSIM", hint
         )

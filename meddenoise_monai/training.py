@@ -215,9 +215,9 @@ class TrainingCheckpoint:
         metric = self.evaluator.state.metrics.get(self.metric)
         # MONAI's ValidationHandler hands the trainer's epoch to the evaluator.
         validated = self.evaluator.state.epoch == engine.state.epoch
-        better = metric is not None and validated and bool(metric > self.best_metric)
-        if better:
-            self.best_metric = float(metric)
+        better = False
+        if metric is not None and validated and metric > self.best_metric:
+            better, self.best_metric = True, float(metric)
         self._stale = 0 if better else self._stale + validated
         if better or not self.best_epoch:  # without a validation too: an older training's weights must not stay
             self.best_epoch = engine.state.epoch

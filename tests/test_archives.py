@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sources import mias, pgm, tar, zipped
 
 from meddenoise_monai import archives
 from meddenoise_monai.archives import download_archive, unpack
 from meddenoise_monai.errors import InputError, UsageError
+from tests.sources import mias, pgm, tar, zipped
 
 
 def take(archive: Path, folder: Path) -> None:

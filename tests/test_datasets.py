@@ -23,6 +23,7 @@ from meddenoise_monai.datasets import (
     collate_one,
     data_fingerprint,
     datalist_of,
+    evenly,
     folder_datalist,
     input_items,
     list_images,
@@ -407,3 +408,10 @@ def test_collate_one() -> None:
     assert batch["image"].shape == (1, 1, 4, 5)
     assert batch["scale"].shape == (1, 3)
     assert batch["source"] == ["a.png"]
+
+
+def test_evenly_spreads_and_never_exceeds() -> None:
+    items = [{"image": str(number)} for number in range(10)]
+    assert [item["image"] for item in evenly(items, 4)] == ["0", "2", "5", "7"]
+    assert evenly(items, 99) == items
+    assert evenly([], 3) == []

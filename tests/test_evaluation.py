@@ -52,7 +52,10 @@ def test_scores_are_those_of_the_definitions() -> None:
         *(("case0", "noisy"), ("case0", "half"), ("case1", "noisy"), ("case1", "half")),
     ]
     for entry, case, result in zip(
-        scores, (first, first, second, second), (first.noisy, first.noisy / 2, second.noisy, second.noisy / 2), strict=True
+        scores,
+        (first, first, second, second),
+        (first.noisy, first.noisy / 2, second.noisy, second.noisy / 2),
+        strict=True,
     ):
         error = float(np.mean((case.clean.astype(np.float64) - result) ** 2))
         assert entry.rmse == pytest.approx(np.sqrt(error))
@@ -104,7 +107,7 @@ def test_summary_is_the_mean_in_the_order_of_the_methods() -> None:
 
 def test_columns() -> None:
     columns = as_columns({"a": dict.fromkeys(METRICS, 1 / 3), "b": dict.fromkeys(METRICS, 2.0)})
-    assert columns == {"method": ["a", "b"], **dict.fromkeys(METRICS, [0.3333, 2.0])}
+    assert columns == {"method": ["a", "b"], **{metric: [0.3333, 2.0] for metric in METRICS}}
 
 
 def test_table_layout() -> None:

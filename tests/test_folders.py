@@ -162,7 +162,7 @@ def test_outputs_that_are_refused(source: Path, tmp_path: Path) -> None:
     ("noise", "parameters", "message"),
     [
         ("gausian", {"sigma": 5}, "gausian"),
-        ("gaussian", {}, "needs sigma"),
+        ("gaussian", {}, r"needs sigma\n.*in image units"),
         ("gaussian", {"sigma": -1}, "sigma must be"),
         ("gaussian", {"sigma": 5, "sgima": 1}, "no parameter 'sgima'"),
     ],
@@ -254,9 +254,18 @@ def test_folders_that_do_not_match(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.png and .*a\.tif have the same name"):
         score_folders(reference, test)
     (test / "a.tif").unlink()
-    with pytest.raises(InputError, match=r"^a: .*\(60, 70\)"):
+    with pytest.raises(InputError, match=r"reference/a\.tif: .*\(60, 70\)"):
         score_folders(reference, test)
     with pytest.raises(UsageError, match="one of the two is a file"):
         score_folders(reference, test / "a.png")
     with pytest.raises(InputError, match="no such folder"):
         score_folders(reference, tmp_path / "none")
+
+
+def test_an_image_smaller_than_the_window_is_named(tmp_path: Path) -> None:
+    noisy_pair(tmp_path)
+    for kind in ("reference", "test"):
+        tifffile.imwrite(tmp_path / kind / "small.tif", RAMP[:10, :40], photometric="minisblack")
+    with pytest.raises(InputError, match=r"reference/small\.tif and .*test/small\.tif: images of 10x40") as caught:
+        score_folders(tmp_path / "reference", tmp_path / "test")
+    assert caught.value.hint == "leave smaller images out"

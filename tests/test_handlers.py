@@ -49,7 +49,9 @@ def items(count: int = 2, shape: tuple[int, ...] = (SIZE, SIZE)) -> Dataset:
 
 
 def batches(dataset: Dataset) -> DataLoader:
-    return DataLoader(dataset, batch_size=1, collate_fn=lambda batch: {k: batch[0][k][None] for k in ("image", "label")})
+    return DataLoader(
+        dataset, batch_size=1, collate_fn=lambda batch: {k: batch[0][k][None] for k in ("image", "label")}
+    )
 
 
 @pytest.fixture
@@ -268,7 +270,9 @@ def test_comparison_tunes_once_and_logs_gains(local: Path, tmp_path: Path, monke
     table = json.loads((local / "artifacts/baselines_on_validation.json").read_text(encoding="utf-8"))
     assert table["columns"][:2] == ["method", "ssim"]
     assert [row[0] for row in table["data"]] == ["noisy", *NAMES]
-    parameters = dict(zip(["noisy", *NAMES], (row[table["columns"].index("parameters")] for row in table["data"]), strict=True))
+    parameters = dict(
+        zip(["noisy", *NAMES], (row[table["columns"].index("parameters")] for row in table["data"]), strict=True)
+    )
     assert parameters["noisy"] == ""
     assert json.loads(parameters["median"]) == dict(handler.tuned["median"].parameters)
 

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from sources import INFO, bmp, dx, mias, pgm, picture, png, tar, tree, write, zipped
 
 from meddenoise_monai import candidates
 from meddenoise_monai import prepare as module
@@ -28,6 +27,7 @@ from meddenoise_monai.datasets import SPLITS, data_fingerprint, read_datalist, s
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.prepare import PrepareSummary, parse_mias_info, prepare
 from meddenoise_monai.public_data import COLLECTIONS
+from tests.sources import INFO, bmp, dx, mias, pgm, picture, png, tar, tree, write, zipped
 
 
 def items(summary: PrepareSummary) -> list[dict[str, Any]]:

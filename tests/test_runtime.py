@@ -88,7 +88,9 @@ def test_name_like_no_other_gets_all_names(files: str) -> None:
     assert error.value.hint.startswith("known: max_epochs, network_def, sigma, train")
 
 
-@pytest.mark.parametrize("form", ["{0}/base.json", "['{0}/base.json']", "{0}/base.json,{0}/overlay.json", '["{0}/base.json"]'])
+@pytest.mark.parametrize(
+    "form", ["{0}/base.json", "['{0}/base.json']", "{0}/base.json,{0}/overlay.json", '["{0}/base.json"]']
+)
 @pytest.mark.parametrize("equals", [False, True])
 def test_configuration_files_are_read_in_every_form(files: str, tmp_path: Path, form: str, equals: bool) -> None:
     value = form.format(tmp_path)

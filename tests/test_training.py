@@ -193,14 +193,14 @@ def test_gradient_is_clipped_before_the_step() -> None:
 def draws(epoch: int, seed: int = 7, spoil: int = 0) -> list[float]:
     dataset = Dataset([0], Compose([RandGaussianNoised("image", prob=1.0)]))
     for _ in range(spoil):  # another past
-        random.random(), np.random.random(), torch.rand(1)
+        random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
         dataset.transform({"image": torch.zeros(1, 1)})
     engine = Engine(lambda engine, batch: None)
     EpochSeed(dataset, seed).attach(engine)
     engine.state.epoch = epoch
     engine.fire_event(Events.EPOCH_STARTED)
     own = float(dataset.transform({"image": torch.zeros(1, 1)})["image"])
-    return [random.random(), float(np.random.random()), float(torch.rand(1)), own]
+    return [random.random(), float(np.random.random()), float(torch.rand(1)), own]  # noqa: NPY002  # the global states
 
 
 def test_epoch_decides_the_draws_and_nothing_else_does() -> None:
@@ -241,10 +241,10 @@ def test_killed_and_resumed_equals_unbroken_bit_for_bit(
 
 
 def test_workers_draw_the_same_after_a_resume(tmp_path: Path) -> None:
-    whole = Training(tmp_path / "a", epochs=3, workers=1).run()
+    whole = Training(tmp_path / "a", epochs=2, workers=1).run()
     with pytest.raises(Killed):
-        Training(tmp_path / "b", epochs=3, workers=1, kill_at=5).run()
-    second = Training(tmp_path / "b", epochs=3, workers=1, resume=True).run()
+        Training(tmp_path / "b", epochs=2, workers=1, kill_at=5).run()
+    second = Training(tmp_path / "b", epochs=2, workers=1, resume=True).run()
     assert [batch.tolist() for batch in second.seen] == [batch.tolist() for batch in whole.seen[3:]]
     assert state_of(second) == state_of(whole)
 
@@ -297,7 +297,7 @@ def test_fresh_training_replaces_the_best_of_an_older_one(tmp_path: Path) -> Non
 
 
 def test_stale_metric_of_an_epoch_without_validation_does_not_count(tmp_path: Path) -> None:
-    training = Training(tmp_path, epochs=5, interval=2, metrics=[0.0, 4.0, 0.0, 6.0]).run()
+    training = Training(tmp_path, epochs=4, interval=2, metrics=[0.0, 4.0, 0.0, 6.0]).run()
     assert (training.checkpoint.best_metric, training.checkpoint.best_epoch) == (6.0, 4)
 
 
@@ -426,7 +426,11 @@ def half_then(error: Exception) -> Callable[[Any, Path], None]:
     ("error", "expected", "message"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), InputError, "No space left"),
-        (RuntimeError("[enforce fail at inline_container.cc:1] . PytorchStreamWriter failed\nmore"), InputError, "Pytorch"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:1] . PytorchStreamWriter failed\nmore"),
+            InputError,
+            "Pytorch",
+        ),
         (Killed(), Killed, None),
     ],
 )

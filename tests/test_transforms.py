@@ -18,7 +18,6 @@ from pydicom.data import get_testdata_file
 
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.images import IntensityScale, read_image
-from meddenoise_monai.results import output_path
 from meddenoise_monai.transforms import (
     MostTissued,
     PadToSized,
@@ -247,24 +246,6 @@ def test_patches_are_copies() -> None:
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("in/a/x.png", "out/a/x.png"),
-        ("in/x.nii.gz", "out/x.nii.gz"),
-        ("in/x.tiff", "out/x.tiff"),
-        ("in/x.jpeg", "out/x.jpeg.png"),
-        ("in/a/x.dcm", "out/a/x.dcm.tif"),
-        ("in/x.mha", "out/x.mha.tif"),
-        ("in/a/IM0001", "out/a/IM0001.tif"),
-        ("in/1.2.840.1", "out/1.2.840.1.tif"),
-        ("elsewhere/x.png", "out/x.png"),
-    ],
-)
-def test_output_path(source: str, expected: str) -> None:
-    assert output_path(source, "in", Path("out")) == Path(expected)
-
-
 def item_of(path: Path, change: Any = None) -> dict[Any, Any]:
     item = ScaleToUnitd("image")(ReadImaged("image")({"image": str(path)}))
     item["pred"] = item["image"] if change is None else change(item["image"])
@@ -293,15 +274,6 @@ def test_what_was_read_is_written(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(np.rint(result), array)
     assert result.dtype == (np.float32 if name == "a.npy" else array.dtype)
     assert path.read_bytes() == before
-
-
-def test_integers_are_rounded_and_clipped(tmp_path: Path) -> None:
-    Image.fromarray(GREY).save(tmp_path / "a.png")
-    values = np.array([-1e9, -40.0, -0.4, 0.4, 0.6, 127.49, 127.51, 254.6, 255.4, 300.0])
-    pred = torch.zeros(1, 20, 30)
-    pred[0, 0, :10] = torch.from_numpy(values / 255)
-    item = WriteImaged("pred", str(tmp_path / "out"))(item_of(tmp_path / "a.png", lambda _: pred))
-    assert read_image(item["written"]).array[0, :10].tolist() == [0, 0, 0, 0, 1, 127, 128, 255, 255, 255]
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])

@@ -196,7 +196,8 @@ def _experiment_id(client: MlflowClient, name: str, location: str | None) -> str
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(name, location)
+            # Without this tag MLflow 3 shows the experiment in its workspace for language models.
+            return client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"})
         except MlflowException as error:
             experiment = client.get_experiment_by_name(name)  # another process was faster
             if experiment is None:

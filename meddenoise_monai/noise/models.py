@@ -1,44 +1,37 @@
-"""Noise models, and the MONAI transforms that corrupt images with them.
-
-Drawing is apart from applying: a model is a frozen value that corrupts an image as a function of ``(image, seed)``;
-a random transform only draws a model and a seed, so any corrupted sample can be replayed. Images are on the [0, 1]
-scale of the clean image, and so is every `sigma`.
-"""
+"""Noise models: frozen values that corrupt an image as a function of ``(image, seed)``."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from monai.config.type_definitions import KeysCollection
-from monai.transforms.transform import MapTransform, Randomizable, RandomizableTransform, Transform
 from torch import Generator, Tensor
 
-from .errors import InputError, UsageError, nearest
+from ..errors import InputError, UsageError, nearest
 
 __all__ = [
+    "COUNTS",
+    "MEANINGS",
     "NOISE_MODELS",
     "CorrelatedGaussianNoise",
     "GaussianNoise",
     "NoiseModel",
-    "Noised",
     "PaperGaussianNoise",
     "PaperPoissonNoise",
     "PoissonGaussianNoise",
     "PoissonNoise",
-    "RandNoised",
     "RicianNoise",
+    "SeededNoise",
     "SpeckleNoise",
-    "UnlessPairedd",
     "VarianceGaussianNoise",
     "image_seed",
     "make_noise",
+    "model_class",
 ]
 
 # Beyond this, torch.poisson overflows its 64-bit count and returns large negative numbers without a warning.
@@ -54,8 +47,8 @@ class NoiseModel(Protocol):
         ...
 
 
-_MEANINGS = {
-    "sigma": "sigma is on the [0, 1] scale of the clean image, such as 25/255",
+MEANINGS = {
+    "sigma": "sigma is on the [0, 1] scale, as 25/255 (for `corrupt` in image units; for speckle a proportion)",
     "std": "std is the noise's standard deviation before the factor p",
     "mean": "mean is the noise's mean before the factor p",
     "p": "p is the proportion of noise that is added, such as 0.1",
@@ -65,7 +58,7 @@ _MEANINGS = {
     "rate": "rate is the mean of the Poisson noise before the factor p",
     "clip": "clip says whether values are clipped to [0, 1] after corruption",
 }
-_COUNTS = ("photons", "rate")  # strictly positive, and drawn uniformly in their logarithm
+COUNTS = ("photons", "rate")  # strictly positive, and drawn uniformly in their logarithm
 
 
 def _checked(owner: str, name: str, value: Any) -> bool | float:
@@ -73,19 +66,19 @@ def _checked(owner: str, name: str, value: Any) -> bool | float:
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if name == "clip":
         valid, must_be = isinstance(value, bool), "true or false"
-    elif name in _COUNTS:
+    elif name in COUNTS:
         valid, must_be = number and 0 < value <= 1e12, "a number > 0 and at most 1e12"
     elif name == "mean":
         valid, must_be = number, "a finite number"
     else:
         valid, must_be = number and value >= 0, "a finite number >= 0"
     if not valid:
-        raise UsageError(f"{owner}: {name} must be {must_be}, got {value!r}", _MEANINGS[name])
+        raise UsageError(f"{owner}: {name} must be {must_be}, got {value!r}", MEANINGS[name])
     return value if isinstance(value, bool) else float(value)
 
 
 @dataclass(frozen=True)
-class _SeededNoise:
+class SeededNoise:
     """Checks the parameters, and wraps `_corrupt` so that type, device and metadata of the image are kept."""
 
     clip: bool = field(default=False, kw_only=True)
@@ -152,7 +145,7 @@ def _photon_counts(image: Tensor, photons: float, generator: Generator) -> Tenso
 
 
 @dataclass(frozen=True)
-class GaussianNoise(_SeededNoise):
+class GaussianNoise(SeededNoise):
     """Additive white Gaussian noise, ``x + N(0, sigma^2)``."""
 
     sigma: float
@@ -162,7 +155,7 @@ class GaussianNoise(_SeededNoise):
 
 
 @dataclass(frozen=True)
-class PaperGaussianNoise(_SeededNoise):
+class PaperGaussianNoise(SeededNoise):
     """Gaussian noise as Gondara writes it, ``x + p N(mean, std^2)`` (arXiv:1608.04667)."""
 
     p: float
@@ -174,7 +167,7 @@ class PaperGaussianNoise(_SeededNoise):
 
 
 @dataclass(frozen=True)
-class VarianceGaussianNoise(_SeededNoise):
+class VarianceGaussianNoise(SeededNoise):
     """Gaussian noise of variance ``factor * var(x)``, the rule ``v = 0.1*var(I(:))`` of this project's ancestor.
 
     The variance is MATLAB's `var`: taken over all values of the image, divided by their number less one, and 0 for
@@ -190,7 +183,7 @@ class VarianceGaussianNoise(_SeededNoise):
 
 
 @dataclass(frozen=True)
-class PaperPoissonNoise(_SeededNoise):
+class PaperPoissonNoise(SeededNoise):
     """Signal-independent Poisson noise as Gondara writes it, ``x + p Poisson(rate)`` (arXiv:1608.04667)."""
 
     p: float
@@ -201,7 +194,7 @@ class PaperPoissonNoise(_SeededNoise):
 
 
 @dataclass(frozen=True)
-class PoissonNoise(_SeededNoise):
+class PoissonNoise(SeededNoise):
     """Photon-counting noise, ``Poisson(photons * max(x, 0)) / photons``: mean x, variance x / photons."""
 
     photons: float
@@ -211,7 +204,7 @@ class PoissonNoise(_SeededNoise):
 
 
 @dataclass(frozen=True)
-class PoissonGaussianNoise(_SeededNoise):
+class PoissonGaussianNoise(SeededNoise):
     """Photon counting, then Gaussian read-out noise: mean x, variance x / photons + sigma^2 (Foi et al. 2008)."""
 
     photons: float
@@ -223,7 +216,7 @@ class PoissonGaussianNoise(_SeededNoise):
 
 
 @dataclass(frozen=True)
-class RicianNoise(_SeededNoise):
+class RicianNoise(SeededNoise):
     """Noise of magnitude MR images, ``sqrt((x + n1)^2 + n2^2)`` with n1, n2 ~ N(0, sigma^2).
 
     Never negative; where the signal is 0 its mean is ``sigma * sqrt(pi / 2)`` (Gudbjartsson and Patz 1995).
@@ -237,7 +230,7 @@ class RicianNoise(_SeededNoise):
 
 
 @dataclass(frozen=True)
-class SpeckleNoise(_SeededNoise):
+class SpeckleNoise(SeededNoise):
     """Multiplicative noise, ``x (1 + N(0, sigma^2))``."""
 
     sigma: float
@@ -247,7 +240,7 @@ class SpeckleNoise(_SeededNoise):
 
 
 @dataclass(frozen=True)
-class CorrelatedGaussianNoise(_SeededNoise):
+class CorrelatedGaussianNoise(SeededNoise):
     """White Gaussian noise smoothed over the last two axes, then scaled to the standard deviation `sigma`.
 
     The kernel is a Gaussian of full width at half maximum `fwhm` pixels (0: white), so the autocorrelation at a
@@ -286,7 +279,7 @@ def _unit_gaussian(size: int, fwhm: float) -> Tensor:
     return kernel / kernel.square().sum().sqrt()
 
 
-NOISE_MODELS: dict[str, type[_SeededNoise]] = {
+NOISE_MODELS: dict[str, type[SeededNoise]] = {
     "gaussian": GaussianNoise,
     "paper_gaussian": PaperGaussianNoise,
     "variance_gaussian": VarianceGaussianNoise,
@@ -300,7 +293,7 @@ NOISE_MODELS: dict[str, type[_SeededNoise]] = {
 """The noise models by the short names that configs and the command line use."""
 
 
-def _model_class(name: str, given: Iterable[str]) -> type[_SeededNoise]:
+def model_class(name: str, given: Iterable[str]) -> type[SeededNoise]:
     """The model called `name`, after a check that the `given` parameters are those that it takes."""
     if name not in NOISE_MODELS:
         raise UsageError(f"unknown noise model {name!r}", nearest(str(name), NOISE_MODELS))
@@ -311,9 +304,7 @@ def _model_class(name: str, given: Iterable[str]) -> type[_SeededNoise]:
             raise UsageError(f"noise model {name!r} has no parameter {parameter!r}", nearest(parameter, known))
     missing = [p.name for p in fields(model) if p.default is MISSING and p.name not in given]
     if missing:
-        raise UsageError(
-            f"noise model {name!r} needs {' and '.join(missing)}", "; ".join(_MEANINGS[p] for p in missing)
-        )
+        raise UsageError(f"noise model {name!r} needs {' and '.join(missing)}", "; ".join(MEANINGS[p] for p in missing))
     return model
 
 
@@ -325,7 +316,7 @@ def make_noise(name: str, **parameters: Any) -> NoiseModel:
     UsageError
         If the name or a parameter is unknown, or a parameter is missing or out of its range.
     """
-    return _model_class(name, parameters)(**parameters)
+    return model_class(name, parameters)(**parameters)
 
 
 def image_seed(image: Tensor, seed: int) -> int:
@@ -347,172 +338,3 @@ def image_seed(image: Tensor, seed: int) -> int:
     digest = hashlib.blake2b(f"{int(seed)} {tuple(image.shape)}".encode(), digest_size=8)
     digest.update(values.astype("<f4", copy=False).tobytes())
     return int.from_bytes(digest.digest(), "little") >> 1
-
-
-def _as_tensor(image: Any) -> Tensor:
-    # torch.as_tensor would copy a MetaTensor's metadata and warn of read-only arrays.
-    return image if isinstance(image, Tensor) else torch.tensor(image)
-
-
-class Noised(MapTransform):
-    """Corrupt images the same in every epoch, worker, order and batch: for validation and test.
-
-    Parameters
-    ----------
-    keys
-        Keys of images, as in MONAI; arrays come back as tensors.
-    noise
-        The model; in a config ``{"_target_": "meddenoise_monai.noise.GaussianNoise", "sigma": 0.1}``.
-    seed
-        Noise is a function of this and the image's content, see `image_seed`.
-    allow_missing_keys
-        Whether an item may lack a key.
-
-    Raises
-    ------
-    UsageError
-        If `noise` is not a noise model or `seed` is not an integer.
-    """
-
-    noise: NoiseModel
-    seed: int
-
-    def __init__(
-        self, keys: KeysCollection, noise: NoiseModel, seed: int = 0, allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        if not isinstance(noise, NoiseModel) or isinstance(noise, type):
-            raise UsageError(f"Noised: noise must be a noise model, got {noise!r}", "give GaussianNoise(0.1), say")
-        if not isinstance(seed, Integral) or isinstance(seed, bool):
-            raise UsageError(f"Noised: seed must be an integer, got {seed!r}", "give 0, say")
-        self.noise = noise
-        self.seed = int(seed)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its images corrupted."""
-        item = dict(data)
-        for key in self.key_iterator(item):
-            image = _as_tensor(item[key])
-            item[key] = self.noise.apply(image, image_seed(image, self.seed))
-        return item
-
-
-class RandNoised(RandomizableTransform, MapTransform):
-    """Corrupt images with noise whose parameters are drawn anew at every call: for training.
-
-    After a call, ``self.noise`` and ``self.noise_seed`` are what was applied (`noise` is None where chance left the
-    image alone): ``transform.noise.apply(image, transform.noise_seed)`` gives the same again.
-
-    Parameters
-    ----------
-    keys
-        Keys of images, as in MONAI; all keys of an item get the same noise, and arrays come back as tensors.
-    model
-        A name of `NOISE_MODELS`.
-    prob
-        Probability of corrupting, on [0, 1].
-    allow_missing_keys
-        Whether an item may lack a key.
-    **ranges
-        Each parameter of the model as a number, or as a pair ``(low, high)`` to draw from: uniformly, but `photons`
-        and `rate` uniformly in their logarithm. ``clip`` is true or false.
-
-    Raises
-    ------
-    UsageError
-        If the model, a parameter, a range or `prob` is unknown, missing or out of bounds.
-    """
-
-    noise: NoiseModel | None
-    noise_seed: int
-    _model: type[_SeededNoise]
-    _fixed: dict[str, Any]
-    _ranges: dict[str, tuple[float, float]]
-
-    def __init__(
-        self, keys: KeysCollection, model: str, prob: float = 1.0, allow_missing_keys: bool = False, **ranges: Any
-    ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        if not isinstance(prob, Real) or not 0 <= prob <= 1:
-            raise UsageError(f"RandNoised: prob must be on [0, 1], got {prob!r}", "1 corrupts every image")
-        RandomizableTransform.__init__(self, float(prob))
-        self._model = _model_class(model, ranges)
-        self._ranges = {
-            name: value for name, value in ranges.items() if isinstance(value, list | tuple) and name != "clip"
-        }
-        self._fixed = {name: value for name, value in ranges.items() if name not in self._ranges}
-        for name, value in self._ranges.items():
-            if len(value) != 2:
-                raise UsageError(f"RandNoised: {name} must be a number or (low, high), got {value!r}", _MEANINGS[name])
-        # The checks are bounds, so whatever lies between two valid ends is valid when it is drawn.
-        for end in (0, 1):
-            self._model(**self._fixed, **{name: value[end] for name, value in self._ranges.items()})
-        for name, (low, high) in self._ranges.items():
-            if low > high:
-                raise UsageError(f"RandNoised: {name} must be (low, high), got {(low, high)}", "swap the two numbers")
-        self.noise = None
-        self.noise_seed = 0
-
-    def randomize(self, data: Any = None) -> None:
-        """Draw whether to corrupt, and then a noise model and its seed; the image plays no part."""
-        super().randomize(None)
-        self.noise = None
-        if not self._do_transform:
-            return
-        drawn: dict[str, Any] = {}
-        for name, (low, high) in self._ranges.items():
-            if name in _COUNTS:
-                # Rounding in exp and log must not carry the value over an end.
-                drawn[name] = min(max(math.exp(self.R.uniform(math.log(low), math.log(high))), low), high)
-            else:
-                drawn[name] = float(self.R.uniform(low, high))
-        self.noise = self._model(**self._fixed, **drawn)
-        self.noise_seed = int(self.R.randint(2**32, dtype=np.int64))
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the item with its images corrupted, or not, by chance `prob`."""
-        item = dict(data)
-        self.randomize()
-        for key in self.key_iterator(item):
-            image = _as_tensor(item[key])
-            item[key] = self.noise.apply(image, self.noise_seed) if self.noise else image
-        return item
-
-
-class UnlessPairedd(Randomizable, Transform):
-    """Apply `transform` unless the item is flagged: a real noisy/clean pair gets no synthetic noise.
-
-    Parameters
-    ----------
-    transform
-        A dictionary transform, random or not, such as MONAI's RandGaussianNoised.
-    flag
-        Key of the flag; an item that lacks it is not paired.
-
-    Raises
-    ------
-    UsageError
-        If `transform` cannot be called.
-    """
-
-    def __init__(self, transform: Callable[[Any], Any], flag: Hashable = "paired") -> None:
-        if not callable(transform):
-            raise UsageError(f"UnlessPairedd: transform must be callable, got {transform!r}", "give a transform")
-        self.transform = transform
-        self.flag = flag
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> UnlessPairedd:
-        """Pass the random state on, so that Compose, set_determinism and DataLoader workers reach `transform`."""
-        super().set_random_state(seed, state)
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed, state)
-        return self
-
-    def randomize(self, data: Any = None) -> None:
-        """Have `transform`, if it is random, draw its parameters."""
-        if isinstance(self.transform, Randomizable):
-            self.transform.randomize(data)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> Any:
-        """Return the transformed item, or a copy of a flagged one."""
-        return dict(data) if data.get(self.flag) else self.transform(data)

@@ -1,0 +1,71 @@
+"""A tree of images and a small model, and how a test types a command."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from meddenoise_monai.cli import main
+from meddenoise_monai.images import read_image
+from meddenoise_monai.networks import ResidualDenoisingAutoencoder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a small network that changes its input."""
+    torch.manual_seed(0)
+    network = ResidualDenoisingAutoencoder(widths=(4, 8), blocks=1)
+    with torch.no_grad():
+        for weight in network.tail.parameters():
+            weight.normal_(0, 0.1)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (24, 32)).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small tree of images; the test runs beside it."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("one.png", "a/two.pgm", "a/001/three.bmp")):
+        picture(tmp_path / "in" / name, seed)
+    return tmp_path / "in"
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def failure(capsys: pytest.CaptureFixture[str], code: int, *words: object) -> tuple[str, str]:
+    """The error and the hint, which must be all there is to see but for warnings."""
+    got, _, err = run(capsys, *words)
+    lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    assert got == code, err
+    assert len(lines) == 2, err
+    assert lines[0].startswith("error: ")
+    assert lines[1].startswith("hint: ")
+    return lines[0].removeprefix("error: "), lines[1].removeprefix("hint: ")
+
+
+def pixels(path: Path) -> NDArray[Any]:
+    return read_image(path).array

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from meddenoise_monai.errors import InputError
+from meddenoise_monai.images import IMAGE_SUFFIXES, image_suffix, read_image
+from meddenoise_monai.results import output_path, write_result
+
+GREY = (np.arange(600).reshape(20, 30) % 256).astype(np.uint8)
+
+
+# --- Where a result goes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("in/a/x.png", "out/a/x.png"),
+        ("in/x.nii.gz", "out/x.nii.gz"),
+        ("in/x.tiff", "out/x.tiff"),
+        ("in/x.jpeg", "out/x.jpeg.png"),
+        ("in/X.JPG", "out/X.JPG.png"),
+        ("in/x.pnm", "out/x.pnm.tif"),
+        ("in/a/x.dcm", "out/a/x.dcm.tif"),
+        ("in/x.mha", "out/x.mha.tif"),
+        ("in/a/IM0001", "out/a/IM0001.tif"),
+        ("in/1.2.840.1", "out/1.2.840.1.tif"),
+        ("elsewhere/x.png", "out/x.png"),
+    ],
+)
+def test_output_path(source: str, expected: str) -> None:
+    assert output_path(source, "in", Path("out")) == Path(expected)
+
+
+def test_output_path_without_a_root_is_flat() -> None:
+    assert output_path("a/b/x.dcm", None, Path("out")) == Path("out/x.dcm.tif")
+
+
+def test_different_files_have_different_results_in_a_format_that_can_be_written() -> None:
+    assert len(IMAGE_SUFFIXES) > 10
+    results = {f"a{suffix}": output_path(f"a{suffix}", None, Path()).name for suffix in ("", *IMAGE_SUFFIXES)}
+    # "a" becomes the a.tif that is there already: `denoise` refuses this. No two converted files meet.
+    assert {first for first in results for second in results if results[first] == second != first} == {"a"}
+    assert len(set(results.values())) == len(results) - 1
+    assert {image_suffix(name) for name in results.values()} <= {
+        ".nii",
+        ".nii.gz",
+        ".png",
+        ".pgm",
+        ".bmp",
+        ".tif",
+        ".tiff",
+    }
+
+
+# --- How it is written ------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, array: NDArray[Any]) -> Path:
+    if path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".tif":
+        tifffile.imwrite(path, array)
+    else:
+        Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "written"),
+    [
+        ("a.png", np.uint8, np.uint8),
+        ("a.png", np.uint16, np.uint16),
+        ("a.pgm", np.uint8, np.uint8),
+        ("a.bmp", np.uint8, np.uint8),
+        ("a.jpg", np.uint8, np.uint8),
+        ("a.tif", np.uint16, np.uint16),
+        ("a.tif", np.int16, np.int16),
+        ("a.tif", np.float32, np.float32),
+        ("a.npy", np.uint8, np.float32),
+        ("a.npy", np.float64, np.float32),
+    ],
+)
+def test_pictures_of_integers_keep_their_type(tmp_path: Path, name: str, dtype: Any, written: Any) -> None:
+    image = read_image(write(tmp_path / name, GREY.astype(dtype)))
+    values = np.zeros(GREY.shape)
+    values[0, :7] = [-1e9, -0.4, 0.4, 0.6, 127.49, 127.51, 1e9]
+    target = tmp_path / "out" / "sub" / output_path(name, None, Path()).name
+    assert write_result(target, values, image) == target
+    result = read_image(target).array
+    assert result.dtype == written
+    if np.dtype(written).kind == "f":
+        np.testing.assert_array_equal(result, values.astype(np.float32))
+    else:
+        limits = np.iinfo(written)
+        assert result[0, :7].tolist() == [limits.min, 0, 0, 1, 127, 128, limits.max]
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "examples_overlay.dcm"])  # signed and unsigned
+def test_dicom_becomes_float_tiff(tmp_path: Path, name: str) -> None:
+    image = read_image(Path(get_testdata_file(name)))
+    assert image.array.dtype.kind in "iuf"
+    written = write_result(tmp_path / "a.dcm.tif", image.array + 0.25, image)
+    result = read_image(written).array
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, (image.array + 0.25).astype(np.float32))
+
+
+def test_nifti_takes_over_its_affine_and_becomes_float(tmp_path: Path) -> None:
+    affine = np.diag([2.0, 3, 4, 1])
+    volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "a.nii.gz")  # type: ignore[attr-defined,no-untyped-call]
+    image = read_image(tmp_path / "a.nii.gz")
+    written: Any = nibabel.load(write_result(tmp_path / "b.nii.gz", image.array + 0.5, image))  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(written.affine, affine)
+    np.testing.assert_array_equal(written.get_fdata(), volume + 0.5)
+    assert written.get_data_dtype() == np.float32
+
+
+def test_a_disk_that_refuses_is_an_input_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    image = read_image(write(tmp_path / "a.png", GREY))
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match=r"cannot write .*b\.png"):
+        write_result(tmp_path / "out" / "b.png", GREY.astype(float), image)
+    assert list((tmp_path / "out").iterdir()) == []

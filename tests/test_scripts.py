@@ -1,0 +1,111 @@
+"""The scripts' own logic; what they run is tested elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.samples import write_patients
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def reproduction() -> ModuleType:
+    return load("reproduce_paper")
+
+
+def test_cells_cover_the_protocol(reproduction: ModuleType) -> None:
+    cells = list(reproduction.cells(epochs=5, long_epochs=60, seeds=3))
+    assert len(set(cells)) == len(cells) == 1 + 3 * 3 * 3 + 6 * 2
+    assert len({cell.folder for cell in cells}) == len(cells)
+    grid = {tuple(sorted(noise.items())) for name, noise in reproduction.NOISES.items() if name != "v = 0.1 var"}
+    assert len(grid) == 6
+
+
+def test_splits_keep_the_films_of_a_woman_together(reproduction: ModuleType, tmp_path: Path) -> None:
+    folder = write_patients(tmp_path / "films", count=40, size=16)
+    for number, path in enumerate(sorted(folder.iterdir()), start=1):
+        path.rename(folder / f"mdb{number:03d}.png")
+    xray = write_patients(tmp_path / "xray", count=5, size=16)
+    items = reproduction.items_of(folder, xray)
+    assert len(items["mini-MIAS"]) == 40
+    assert len({item["patient"] for item in items["mini-MIAS"]}) == 20
+    reproduction.write_datalist(items["mini-MIAS"], 0, tmp_path / "list.json")
+    content = json.loads((tmp_path / "list.json").read_text())
+    part_of = {Path(item["image"]).stem: part for part, entries in content.items() for item in entries}
+    assert len(part_of) == 40
+    assert all(part_of[f"mdb{n:03d}"] == part_of[f"mdb{n + 1:03d}"] for n in range(1, 40, 2))
+
+
+def test_report_states_the_means_of_the_results(
+    reproduction: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from meddenoise_monai.tracking import case_id
+
+    films = write_patients(tmp_path / "films", count=12, size=16)
+    for number, path in enumerate(sorted(films.iterdir()), start=1):
+        path.rename(films / f"mdb{number:03d}.png")
+    xray = write_patients(tmp_path / "xray", count=30, size=16)
+    trained: list[str] = []
+
+    def train(cell: Any, datalist: Path, output: Path) -> None:
+        trained.append(cell.folder)
+        folder = output / "cells" / cell.folder
+        folder.mkdir(parents=True)
+        tests = json.loads(datalist.read_text())["test"]
+        ours = {"ancestor as found": 0.5, "paper's network": 0.7, "ours": 0.9}[cell.network] + 0.01 * cell.seed
+        scores = {"noisy": 0.3, "median": 0.6, "nlm": 0.65, "dae": ours}
+        with (folder / "per_image.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["case", "method", "ssim", "ssim_matlab", "psnr", "rmse"])
+            for item in tests:
+                for method, value in scores.items():
+                    writer.writerow([case_id(item["image"]), method, value, value, 30 * value, 0.1])
+        methods = {method: {"ssim": {"mean": value}} for method, value in scores.items()}
+        (folder / "results.json").write_text(json.dumps({"methods": methods, "minutes": 2.0}))
+
+    monkeypatch.setattr(reproduction, "train", train)
+    report = tmp_path / "docs" / "reproduction.md"
+    reproduction.main(str(films), str(xray), str(tmp_path / "out"), epochs=2, long_epochs=9, seeds=2, report=str(report))
+    text = report.read_text()
+    assert len(trained) == 1 + 2 * 3 * 3 + 12
+    assert "| ours | mini-MIAS | mini-MIAS | 0.905 ± 0.007 | 0.905 ± 0.007 | 27.15 ± 0.21 |" in text
+    assert "| paper's network | pooled | X-ray | 0.705 ± 0.007 |" in text
+    assert "| 0.2 Poisson(5) | 0.300 | 0.650 (nlm) | 0.700 | 0.900 |" in text
+    assert "| X-ray | 0.9000 | 0.9000 | 27.00 | 0.6500 (nlm) | 2 |" in text
+    assert (report.parent / "figures" / "reproduction.png").read_bytes()[:4] == b"\x89PNG"
+    assert "--epochs 2 --long_epochs 9 --seeds 2" in text
+    assert capsys.readouterr().out.strip() == text.strip()
+
+    trained.clear()  # what is done is not done again
+    reproduction.main(str(films), str(xray), str(tmp_path / "out"), epochs=2, long_epochs=9, seeds=2, report=str(report))
+    assert trained == []
+
+
+def test_ssim_benchmark_prints_the_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    threads = torch.get_num_threads()
+    load("benchmark_ssim").main(batch=2, size=16, runs=3)
+    torch.set_num_threads(threads)
+    shown = capsys.readouterr().out
+    assert "MONAI / ours" in shown
+    assert float(shown.splitlines()[-1].rsplit(" ", 1)[1]) < 1e-5
