@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIGS := bundle/configs
+# Test processes; each uses one thread, so that two do not fight for the same cores.
+JOBS ?= auto
 STORE := sqlite:///bundle/eval/mlflow.db
 
 .DEFAULT_GOAL := help
@@ -27,10 +29,10 @@ train: $(VENV)/.run   ## install, train on the embedded sample images, print the
 
 test: $(VENV)/.dev    ## install with the dev extra, run the whole test suite with coverage
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-fast: $(VENV)/.dev   ## the unit tests alone
-	$(BIN)/python -m pytest -m "not e2e and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not e2e and not gpu" $(ARGS)
 
 lint: $(VENV)/.dev    ## ruff, mypy, import-linter
 	$(BIN)/python -m ruff check .

@@ -1,6 +1,6 @@
 """Our SSIM loss against MONAI's, forward and backward, interleaved on one batch of training patches.
 
-    python scripts/benchmark_ssim.py [--threads 1]
+python scripts/benchmark_ssim.py [--threads 1]
 """
 
 from __future__ import annotations

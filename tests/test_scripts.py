@@ -84,7 +84,9 @@ def test_report_states_the_means_of_the_results(
 
     monkeypatch.setattr(reproduction, "train", train)
     report = tmp_path / "docs" / "reproduction.md"
-    reproduction.main(str(films), str(xray), str(tmp_path / "out"), epochs=2, long_epochs=9, seeds=2, report=str(report))
+    reproduction.main(
+        str(films), str(xray), str(tmp_path / "out"), epochs=2, long_epochs=9, seeds=2, report=str(report)
+    )
     text = report.read_text()
     assert len(trained) == 1 + 2 * 3 * 3 + 12
     assert "| ours | mini-MIAS | mini-MIAS | 0.905 ± 0.007 | 0.905 ± 0.007 | 27.15 ± 0.21 |" in text
@@ -96,7 +98,9 @@ def test_report_states_the_means_of_the_results(
     assert capsys.readouterr().out.strip() == text.strip()
 
     trained.clear()  # what is done is not done again
-    reproduction.main(str(films), str(xray), str(tmp_path / "out"), epochs=2, long_epochs=9, seeds=2, report=str(report))
+    reproduction.main(
+        str(films), str(xray), str(tmp_path / "out"), epochs=2, long_epochs=9, seeds=2, report=str(report)
+    )
     assert trained == []
 
 

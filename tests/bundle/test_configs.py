@@ -121,7 +121,9 @@ def tiny_weights(folder: Path) -> Path:
 
 
 def test_network_takes_and_gives_what_the_metadata_says(tmp_path: Path) -> None:
-    verify_net_in_out(net_id="network_def", meta_file=str(CONFIGS / "metadata.json"), config_file=TRAIN, p=1, n=1, any=1)
+    verify_net_in_out(
+        net_id="network_def", meta_file=str(CONFIGS / "metadata.json"), config_file=TRAIN, p=1, n=1, any=1
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # MONAI's own export uses it
@@ -297,9 +299,7 @@ def test_volumes_train_a_3d_network(tiny: dict[str, Any], tmp_path: Path) -> Non
     assert metrics_of(tmp_path, "meddenoise training")["val_psnr"] > 0
 
 
-def test_a_crash_ends_the_run_as_failed(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_ends_the_run_as_failed(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flow = workflow(TRAIN, **tiny)
     flow.initialize()
     trainer = flow.parser.get_parsed_content("train::trainer")
@@ -308,7 +308,7 @@ def test_a_crash_ends_the_run_as_failed(
         raise RuntimeError("a crash in the middle")
 
     monkeypatch.setattr(trainer.optimizer, "step", crash)
-    with pytest.raises(RuntimeError, match="crash|Failed to evaluate"):
+    with pytest.raises(RuntimeError, match=r"crash|Failed to evaluate"):
         flow.run()
     metrics_of(tmp_path, "meddenoise training", status="FAILED")
 
