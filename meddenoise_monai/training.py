@@ -109,6 +109,11 @@ class EpochSeed:
         set_rnd(self.dataset.transform, seed=seed)
 
 
+def _scaler(engine: Engine) -> Any:
+    """The gradient scaler that MONAI's trainer has with AMP on CUDA, else None."""
+    return getattr(engine, "scaler", None)
+
+
 class TrainingCheckpoint:
     """Handler of the trainer: saves after every epoch, stops early, and goes on where a killed training stopped.
 
@@ -196,6 +201,8 @@ class TrainingCheckpoint:
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state["parts"][name])
+            if _scaler(engine) is not None and state.get("scaler"):
+                _scaler(engine).load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path} does not fit this network or optimiser", "resume with the options it was started with"
@@ -233,6 +240,7 @@ class TrainingCheckpoint:
                 "stale": self._stale,
                 "seconds": self._seconds,
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
+                "scaler": _scaler(engine).state_dict() if _scaler(engine) is not None else {},
             },
         )
         reason = self._stop_reason(engine, took)

@@ -286,6 +286,19 @@ def test_a_network_of_monai_can_take_the_place(tiny: dict[str, Any], tmp_path: P
     assert metrics_of(tmp_path, "meddenoise training")["val_psnr"] > 0
 
 
+def test_fine_tuning_starts_from_the_given_weights(tiny: dict[str, Any], tmp_path: Path) -> None:
+    from meddenoise_monai.inference import load_weights
+
+    weights = tiny_weights(tmp_path)
+    flow = workflow(TRAIN, **{**tiny, "pretrained": str(weights)})
+    flow.initialize()
+    given = load_weights(weights)
+    for part in ("network", "average"):
+        module = flow.parser.get_parsed_content(part)
+        state = (module.module if part == "average" else module).state_dict()
+        assert all(torch.equal(state[name], given[name]) for name in given)
+
+
 def test_volumes_train_a_3d_network(tiny: dict[str, Any], tmp_path: Path) -> None:
     import nibabel
 
