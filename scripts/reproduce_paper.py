@@ -152,7 +152,7 @@ def read_results(output: Path, wanted: list[Cell]) -> list[dict[str, Any]]:
         if (folder / "results.json").is_file():
             with (folder / "per_image.csv").open(newline="") as stream:
                 rows = list(csv.DictReader(stream))
-            finished.append({"cell": cell, "rows": rows, **json.loads((folder / "results.json").read_text())})
+            finished.append({**json.loads((folder / "results.json").read_text()), "cell": cell, "rows": rows})
     return finished
 
 

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,7 +81,7 @@ def test_report_states_the_means_of_the_results(
                 for method, value in scores.items():
                     writer.writerow([case_id(item["image"]), method, value, value, 30 * value, 0.1])
         methods = {method: {"ssim": {"mean": value}} for method, value in scores.items()}
-        (folder / "results.json").write_text(json.dumps({"methods": methods, "minutes": 2.0}))
+        (folder / "results.json").write_text(json.dumps({"methods": methods, "minutes": 2.0, "cell": asdict(cell)}))
 
     monkeypatch.setattr(reproduction, "train", train)
     report = tmp_path / "docs" / "reproduction.md"
