@@ -327,8 +327,11 @@ class ImageDataset(Sequence[Any]):
             pool.shutdown(cancel_futures=True)  # after an error, nobody waits for the rest of the files
         if self.skipped:
             _log.warning("%s: %d of %d files skipped", name, self.skipped, len(data))
+        if not data:
+            raise InputError(f"{name}: none are given", "a datalist needs training, validation and test images")
         if not self.data:
-            raise InputError(f"{name}: none of {len(data)} file(s) can be used", "see the warnings above")
+            hint = "see the warnings above: mend these files, or remove them"
+            raise InputError(f"{name}: none of {len(data)} file(s) can be used", hint)
 
     def _try(self, item: Item) -> Item | InputError:
         try:

@@ -45,11 +45,11 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
         targets = {source: output}
     else:
         targets = {source: output_path(source, None, output)}
-    inputs = {path.resolve(): path for path in targets}
+    inputs = {os.path.realpath(path): path for path in targets}  # Path.resolve() fails on a loop of links
     taken: dict[Path, Path] = {}
     for path, target in targets.items():
-        if target.resolve() in inputs:
-            raise UsageError(f"the result of {path} would replace {inputs[target.resolve()]}", "choose another output")
+        if (replaced := inputs.get(os.path.realpath(target))) is not None:
+            raise UsageError(f"the result of {path} would replace {replaced}", "choose another output")
         if (other := taken.setdefault(target, path)) != path:
             raise InputError(f"{other} and {path} would both be written to {target}", "rename one of them")
     return targets

@@ -108,6 +108,8 @@ class TiledInferer(AutocastInferer):
         for name, value in (("tile", tile), ("halo", halo)):
             if value % align or value < 0 or (name == "tile" and value == 0):
                 raise UsageError(f"{name} must be a multiple of {align}, got {value}", "take 512 and 128")
+        if batch_size < 1:
+            raise UsageError(f"tiles per batch must be at least 1, got {batch_size}", "take 4")
         self.tile, self.halo, self.align, self.batch_size = tile, halo, align, batch_size
         self.spatial_dims = spatial_dims
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import atexit
+import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .errors import MeddenoiseError, UsageError, nearest
+from .errors import InputError, MeddenoiseError, UsageError, nearest
 
-__all__ = ["as_bool", "begin", "check_numbers", "launched_config", "user_error"]
+__all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "launched_config", "make_folder", "user_error"]
 
 # The arguments of `python -m monai.bundle run` itself, which are no overrides.
 _RUN_ARGUMENTS = frozenset(
@@ -76,36 +78,36 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _paths(node: Any, prefix: str = "") -> Iterable[str]:
+def _paths(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     entries: Iterable[tuple[str, Any]] = ()
     if isinstance(node, Mapping):
         entries = ((str(key), value) for key, value in node.items())
     elif isinstance(node, list):
         entries = ((str(index), value) for index, value in enumerate(node))
     for key, value in entries:
-        yield prefix + key
+        yield prefix + key, value
         yield from _paths(value, f"{prefix}{key}::")
 
 
 def check_overrides(argv: Sequence[str] | None = None) -> None:
-    """Refuse a ``--name value`` that no configuration file knows.
+    """Refuse a ``--name value`` that no configuration file knows, or that is no number where they have one.
 
     Raises
     ------
     UsageError
-        With the nearest known name.
+        With the nearest known name, or an example.
     """
     options = _command_line(sys.argv if argv is None else argv)
     if options is None or "config_file" not in options:
         return
     from monai.bundle.config_parser import ConfigParser
 
-    known: set[str] = set()
+    known: dict[str, Any] = {}
     for path in _config_files(options["config_file"]):
         if path.is_file():
             content = ConfigParser.load_config_file(str(path))  # JSON or YAML
             # An overlay's key "a#b" changes a part of another file; both spellings of the separator count.
-            known.update(name.replace("#", "::") for name in _paths(content))
+            known.update((name.replace("#", "::"), value) for name, value in _paths(content))
     for option in options:
         name = option.replace("#", "::")
         # A new key inside an existing dictionary (network_def::norm) is a legitimate override.
@@ -114,6 +116,18 @@ def check_overrides(argv: Sequence[str] | None = None) -> None:
             depth = name.count("::")
             alike = {path for path in known if path.count("::") == depth and not path.startswith("_")}
             raise UsageError(f"unknown override --{option}", nearest(name, alike))
+        if option not in _RUN_ARGUMENTS:
+            _check_type(option, known.get(name), _literal(options[option]))
+
+
+def _check_type(option: str, default: object, value: object) -> None:
+    """Refuse what is no number where the configuration has one; expressions ("$…", "@…") are seen when evaluated."""
+    if isinstance(default, bool) or not isinstance(default, int | float) or str(value).startswith(("$", "@")):
+        return
+    allowed = int if isinstance(default, int) else int | float
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        kind = "a whole number" if allowed is int else "a number"
+        raise UsageError(f"--{option} must be {kind}, got {value!r}", f"for example --{option} {default}")
 
 
 def check_numbers(positive: Mapping[str, float], non_negative: Mapping[str, float]) -> None:
@@ -131,22 +145,85 @@ def check_numbers(positive: Mapping[str, float], non_negative: Mapping[str, floa
                 raise UsageError(f"{name} must be {word}, got {value!r}", f"give --{name} a number")
 
 
+def check_sigma(sigma: float) -> None:
+    """Refuse a noise level in grey levels: sigma is on the [0, 1] scale.
+
+    Raises
+    ------
+    UsageError
+        If it is above 1.
+    """
+    if sigma > 1:
+        raise UsageError(
+            f"sigma is on the [0, 1] scale of the clean image, got {sigma}",
+            f"{sigma} of 255 grey levels is --sigma {sigma / 255:.4f}",
+        )
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and its parents, if need be.
+
+    Raises
+    ------
+    InputError
+        If that cannot be done.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path}: {error.strerror}", "choose another folder") from error
+
+
 def user_error(error: BaseException | None) -> MeddenoiseError | None:
-    """The user's error behind `error`, which MONAI may have wrapped several times; None if there is none."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, MeddenoiseError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
+    """The user's error behind `error`, which MONAI may have wrapped several times; None if there is none.
+
+    A component that does not exist, or does not take the arguments it is given, is a user's error, too.
+    """
+    for link in _chain(error):
+        if isinstance(link, MeddenoiseError):
+            return link
+        if isinstance(link, ModuleNotFoundError) and (missing := re.fullmatch(_NO_SUCH_COMPONENT, str(link))):
+            return UsageError(f"there is no {missing[1]!r}", _known_beside(missing[1]))
+        if job := re.fullmatch(r"run ID '(.*)' doesn't exist in the config file\.", str(link)):
+            message = f"these configurations have no job {job[1]!r}"
+            return UsageError(message, "train.json has training, evaluate.json evaluating, inference.json inference")
+        component = re.match(r"Failed to instantiate component '(.*?)'", str(link))
+        if component and isinstance(link.__cause__, TypeError):
+            reason = f"cannot make {component[1]!r}: {link.__cause__}"
+            return UsageError(reason, "mend its arguments in the configuration or the override")
     return None
 
 
+_NO_SUCH_COMPONENT = r"Cannot locate class or function path: '(.*)'\."
+
+
+def _known_beside(path: str) -> str:
+    """A hint that names what the module of a dotted path has instead."""
+    module, _, name = path.rpartition(".")
+    try:
+        return nearest(name, [known for known in dir(importlib.import_module(module)) if known[0] != "_"])
+    except (ImportError, ValueError):
+        return "mend its _target_ in the configuration or the override"
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    """The error, and all that it was raised from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
 def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return
     found = user_error(error)
     if found is None:
         traceback.print_exception(kind, error, trace)
-        return
+        *_, cause = _chain(error)
+        found = MeddenoiseError(f"{type(cause).__name__}: {cause}", "the traceback above says where it happened")
     message, hint = (" ".join(text.split()) for text in (found.message, found.hint))
     print(f"error: {message}\nhint: {hint}", file=sys.stderr)
     if found.exit_code != 1:

@@ -269,9 +269,16 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
 
     Raises
     ------
+    UsageError
+        If `network` is none, as a ``network_def`` without ``_target_`` makes it.
     InputError
         If the file is missing or belongs to another network.
     """
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            f"network_def makes no network but {str(network)[:100]!r}",
+            "write --network_def \"{'_target_': 'monai.networks.nets.BasicUNet', 'spatial_dims': 2}\"",
+        )
     if path:
         try:
             network.load_state_dict(load_weights(path))

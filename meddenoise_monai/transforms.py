@@ -120,21 +120,35 @@ class MostTissued(MapTransform):
         Tensors (1, H, W) or (1, D, H, W) of one shape; the first one decides.
     size
         Of the window: (H, W), or (D, H, W) for 3D networks.
+    least
+        Least size along each axis, of the window and of the images: what the metrics need.
 
     Raises
     ------
+    UsageError
+        If `size` is smaller than `least`.
     InputError
-        If the image has fewer axes than the window.
+        If the image has fewer axes than the window, or is smaller than `least`.
     """
 
-    def __init__(self, keys: KeysCollection, size: Sequence[int], allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, size: Sequence[int], least: int = 1, allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.size = tuple(size)
+        self.size, self.least = tuple(size), least
+        if min(self.size) < least:
+            raise UsageError(f"the window {self.size} is smaller than {least}, the least size", "give a larger window")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         first: Tensor = item[self.first_key(item)]
         _check_axes(first, self.size, item.get("source"))
+        shape = tuple(first.shape[-len(self.size) :])
+        if min(shape) < self.least:
+            raise InputError(
+                f"{item.get('source')}: the image {shape} is too small for SSIM's window of {self.least} pixels",
+                "leave this image out",
+            )
         window = self._window(first)
         for key in self.key_iterator(item):
             cut = item[key][window]

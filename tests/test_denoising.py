@@ -278,3 +278,13 @@ def test_wrong_parameters_are_the_users(folder: Path, tmp_path: Path, model: Pat
     with pytest.raises(UsageError):
         denoise_files(folder, tmp_path / "out", model=model, **parameters)
     assert not (tmp_path / "out").exists()
+
+
+def test_loop_of_links_is_skipped(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pixels()).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").symlink_to("c.png")
+    (tmp_path / "in" / "c.png").symlink_to("b.png")
+    summary = denoise_files(tmp_path / "in", tmp_path / "out", model)
+    assert summary.written == 1
+    assert sorted(Path(name).name for name in summary.skipped) == ["b.png", "c.png"]

@@ -286,6 +286,10 @@ def test_impossible_comparisons_are_refused_before_the_training(options: dict[st
         comparison(RunTracker("test", "nowhere"), items(), **options)
 
 
+def test_one_baseline_needs_no_list() -> None:
+    assert comparison(RunTracker("test", "nowhere"), items(), names="median").names == ["median"]
+
+
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (3, SIZE, SIZE)])
 def test_final_comparison_writes_logs_and_prints(
     local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: tuple[int, ...]

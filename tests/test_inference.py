@@ -190,6 +190,11 @@ def test_tiles_off_the_grid_are_refused(options: dict[str, int]) -> None:
         TiledInferer(**options)
 
 
+def test_no_tiles_per_batch_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least 1, got 0"):
+        TiledInferer(batch_size=0)
+
+
 def test_inputs_of_wrong_rank_are_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
         TiledInferer()(torch.rand(1, 8, 8), NETWORK)

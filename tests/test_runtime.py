@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,12 +15,23 @@ from hypothesis import strategies as st
 
 from meddenoise_monai import runtime
 from meddenoise_monai.errors import InputError, MeddenoiseError, UsageError
-from meddenoise_monai.runtime import as_bool, begin, check_numbers, check_overrides, launched_config, user_error
+from meddenoise_monai.runtime import (
+    as_bool,
+    begin,
+    check_numbers,
+    check_overrides,
+    check_sigma,
+    launched_config,
+    make_folder,
+    user_error,
+)
 
 PROGRAM = "/usr/lib/python3/site-packages/monai/bundle/__main__.py"
 BASE = {
     "max_epochs": 12,
     "sigma": "$25 / 255",
+    "strict": False,
+    "max_minutes": 0.0,
     "network_def": {"_target_": "UNet", "widths": [16, 32]},
     "train": {"trainer": {"max_epochs": "@max_epochs"}, "handlers": [{"interval": 1}]},
 }
@@ -82,10 +94,35 @@ def test_misspelt_override_is_refused_with_the_nearest_name(files: str, option: 
     assert error.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["max_epochs=3", "max_epochs=$3", "max_epochs=@x", "max_minutes=3", "strict=true", "network_def::widths::0=8"],
+)
+def test_values_of_the_right_type_pass(files: str, option: str) -> None:
+    check_overrides(launch(files, f"--{option}"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("max_epochs=ten", "--max_epochs must be a whole number, got 'ten'"),
+        ("max_epochs=1.5", "--max_epochs must be a whole number, got 1.5"),
+        ("max_epochs", "--max_epochs must be a whole number, got True"),
+        ("max_epochs=True", "--max_epochs must be a whole number, got True"),
+        ("max_minutes=nan", "--max_minutes must be a number, got 'nan'"),
+        ("network_def::widths::0=x", "--network_def::widths::0 must be a whole number, got 'x'"),
+    ],
+)
+def test_values_of_the_wrong_type_are_refused(files: str, option: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check_overrides(launch(files, f"--{option}"))
+    assert error.value.message == message
+
+
 def test_name_like_no_other_gets_all_names(files: str) -> None:
     with pytest.raises(UsageError) as error:
         check_overrides(launch(files, "--qqqq", "1"))
-    assert error.value.hint.startswith("known: max_epochs, network_def, sigma, train")
+    assert error.value.hint.startswith("known: max_epochs, max_minutes, network_def, sigma, strict, train")
 
 
 @pytest.mark.parametrize(
@@ -143,6 +180,8 @@ def test_launched_configuration_holds_files_and_overrides(files: str) -> None:
     assert config == {
         "max_epochs": 3,
         "sigma": "$25 / 255",
+        "strict": False,
+        "max_minutes": 0.0,
         "resume": True,
         "weights": "a b.pt",
         "network_def": {"_target_": "X"},
@@ -175,6 +214,24 @@ def test_what_is_negative_is_refused_by_name(value: Any) -> None:
     with pytest.raises(UsageError, match="patience must be zero or more") as error:
         check_numbers({}, {"patience": value})
     assert "--patience" in error.value.hint
+
+
+def test_sigma_in_grey_levels_is_refused() -> None:
+    for sigma in (0, 0.1, 1):
+        check_sigma(sigma)
+    with pytest.raises(UsageError, match=r"got 25") as error:
+        check_sigma(25)
+    assert error.value.hint.endswith("--sigma 0.0980")
+
+
+def test_folder_where_a_file_is_cannot_be_made(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "models"):
+        with pytest.raises(InputError, match="cannot make the folder"):
+            make_folder(path)
 
 
 @pytest.mark.parametrize("value", [True, 1, "true", "True", " YES ", "on", "1"])
@@ -216,6 +273,32 @@ def wrapped(*chain: BaseException, explicit: bool) -> BaseException:
 def test_user_error_is_found_behind_its_wrappers(explicit: bool, depth: int) -> None:
     mine = InputError("no images", "give some")
     assert user_error(wrapped(mine, *(RuntimeError(str(i)) for i in range(depth)), explicit=explicit)) is mine
+
+
+@pytest.mark.parametrize(
+    ("network", "message", "hint"),
+    [
+        ({"_target_": "torch.nn.Conv2dd"}, "there is no 'torch.nn.Conv2dd'", "did you mean 'Conv2d'?"),
+        ({"_target_": "no_such_module.Net"}, "there is no 'no_such_module.Net'", "mend its _target_"),
+        ({"_target_": "torch.nn.Linear", "in_feature": 1}, "keyword argument 'in_feature'", "mend its arguments"),
+    ],
+)
+def test_component_that_cannot_be_made_is_a_user_error(network: dict[str, Any], message: str, hint: str) -> None:
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser({"network": network, "run": "$@network"})
+    with pytest.raises((RuntimeError, ModuleNotFoundError)) as caught:
+        parser.get_parsed_content("run")
+    found = user_error(caught.value)
+    assert isinstance(found, UsageError)
+    assert message in found.message
+    assert found.hint.startswith(hint)
+
+
+def test_misspelt_job_is_a_user_error() -> None:
+    found = user_error(ValueError("run ID 'trainin' doesn't exist in the config file."))
+    assert isinstance(found, UsageError)
+    assert found.message == "these configurations have no job 'trainin'"
 
 
 def test_other_errors_are_no_user_errors() -> None:
@@ -260,4 +343,10 @@ def test_other_errors_keep_their_traceback() -> None:
     done = run_script("raise KeyError('oops')")
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last)")
-    assert "KeyError: 'oops'" in done.stderr
+    assert "KeyError: 'oops'\nerror: KeyError: 'oops'\nhint: the traceback above" in done.stderr
+
+
+def test_interruption_has_no_traceback() -> None:
+    done = run_script("raise KeyboardInterrupt")
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == "interrupted\n"

@@ -491,6 +491,12 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_pretrained(nn.Linear(3, 3), tmp_path / "missing.pt")
 
 
+@pytest.mark.parametrize("nothing", ["BasicUNet", {"target": "BasicUNet"}])
+def test_what_is_no_network_is_refused(nothing: Any) -> None:
+    with pytest.raises(UsageError, match=r"network_def makes no network but .*BasicUNet"):
+        load_pretrained(nothing, None)
+
+
 def test_devices_are_checked() -> None:
     assert check_device("cpu") == torch.device("cpu")
     for name in ("cuda:99", "gpu"):

@@ -173,6 +173,16 @@ def test_most_tissue_of_a_flat_image_is_its_corner() -> None:
     torch.testing.assert_close(MostTissued("image", (4, 4))({"image": image})["image"], image[:, :4, :4])
 
 
+def test_most_tissue_refuses_what_a_metric_cannot_measure() -> None:
+    window = MostTissued("image", (16, 16), least=11)
+    for shape, whole in (((11, 40), (11, 16)), ((3, 11, 11), (11, 11))):
+        assert window({"image": torch.rand(1, *shape)})["image"].shape == (1, *whole)
+    with pytest.raises(InputError, match=r"a\.png: the image \(10, 40\) is too small"):
+        window({"image": torch.rand(1, 10, 40), "source": "a.png"})
+    with pytest.raises(UsageError, match=r"the window \(16, 10\)"):
+        MostTissued("image", (16, 10), least=11)
+
+
 def test_most_tissue_wants_as_many_axes() -> None:
     with pytest.raises(InputError, match=r"a\.png: a 2D image cannot be cut"):
         MostTissued("image", (4, 4, 4))({"image": torch.zeros(1, 8, 8), "source": "a.png"})

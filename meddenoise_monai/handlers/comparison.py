@@ -52,7 +52,7 @@ class BaselineComparison:
     cache_dir
         Keeps the tuning for the next run on the same images.
     names
-        Which baselines; None is every one installed.
+        Which baseline or baselines; None is every one installed.
     ssim_name, psnr_name
         Names of our metrics in the engine's state.
 
@@ -68,13 +68,13 @@ class BaselineComparison:
         dataset: Any,
         metric: str = "psnr",
         cache_dir: str | os.PathLike[str] | None = None,
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | str | None = None,
         ssim_name: str = "val_ssim",
         psnr_name: str = "val_psnr",
     ) -> None:
         self.tracker, self.dataset, self.metric = tracker, dataset, metric
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
-        self.names = available_baselines() if names is None else list(names)
+        self.names = available_baselines() if names is None else [names] if isinstance(names, str) else list(names)
         self.ours = {"ssim": ssim_name, "psnr": psnr_name}
         if not self.names:
             raise UsageError("no baseline to compare with", f"name one or more of {', '.join(available_baselines())}")

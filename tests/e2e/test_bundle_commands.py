@@ -85,6 +85,14 @@ def test_training_runs_from_the_root_and_from_the_bundle(
     [
         ({"max_epoch": 3}, 2, "unknown override --max_epoch", "did you mean 'max_epochs'?"),
         ({"max_epochs": 0}, 2, "max_epochs must be positive, got 0", "give --max_epochs a number"),
+        ({"sigma": "abc"}, 2, "sigma must be positive, got 'abc'", "give --sigma a number"),
+        (
+            {"network_def": "{'_target_':'monai.networks.nets.BasicUNett'}"},
+            2,
+            "there is no 'monai.networks.nets.BasicUNett'",
+            "did you mean 'BasicUNet'?",
+        ),
+        ({"ckpt_dir": "LICENSE"}, 1, "cannot make the folder LICENSE: File exists", "choose another folder"),
         ({"dataset_dir": "nowhere"}, 1, "no such folder: nowhere", "give a folder of images"),
     ],
 )
