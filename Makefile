@@ -41,7 +41,8 @@ lint: $(VENV)/.dev    ## ruff, mypy, import-linter
 	$(BIN)/lint-imports --no-cache
 
 mlflow: $(VENV)/.run  ## open the MLflow UI on the default store
-	$(BIN)/mlflow ui --backend-store-uri $(STORE)
+	@echo "open http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"
+	$(BIN)/python -m mlflow ui --backend-store-uri $(STORE)
 
-clean:          ## remove what trainings and evaluations wrote, but not the released weights
-	rm -rf bundle/eval bundle/models/checkpoint_last.pt bundle/models/model_best.pt
+clean:          ## remove what trainings and evaluations wrote, MLflow history included, but not the released weights
+	rm -rf bundle/eval bundle/models/checkpoint_last.pt bundle/models/model_best.pt bundle/models/model_previous.pt

@@ -112,8 +112,19 @@ def list_images(folder: str | os.PathLike[str]) -> list[Item]:
 
 
 def folder_datalist(folder: str | os.PathLike[str], seed: int = 0) -> Datalist:
-    """A datalist of all images below `folder`, split by patient (see `list_images`, `split_patients`)."""
+    """A datalist of all images below `folder`, split by patient (see `list_images`, `split_patients`).
+
+    Where every image is its own patient, that may be a guess: a warning says so.
+    """
     items = list_images(folder)
+    patients = {item["patient"] for item in items}
+    _log.info("%s: %d images of %d patients", folder, len(items), len(patients))
+    if len(patients) == len(items) > 1:
+        _log.warning(
+            "%s: every image is taken for another patient; if some show the same one, put each patient's images into "
+            "a folder of their own, or make a datalist (`meddenoise prepare`)",
+            folder,
+        )
     split = split_patients((item["patient"] for item in items), seed)
     return {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
 
@@ -330,7 +341,7 @@ class ImageDataset(Sequence[Any]):
         if not data:
             raise InputError(f"{name}: none are given", "a datalist needs training, validation and test images")
         if not self.data:
-            hint = "see the warnings above: mend these files, or remove them"
+            hint = "see the warnings above; `meddenoise prepare folder` leaves such files out before it splits"
             raise InputError(f"{name}: none of {len(data)} file(s) can be used", hint)
 
     def _try(self, item: Item) -> Item | InputError:

@@ -246,7 +246,10 @@ def _read_tiff(path: Path) -> NDArray[Any]:
 def _read_nifti(path: Path) -> NDArray[Any]:
     import nibabel
 
-    image: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    loaded = nibabel.load(path)  # type: ignore[attr-defined]
+    if not isinstance(loaded, nibabel.spatialimages.SpatialImage):
+        raise InputError(f"the file is a {type(loaded).__name__}, which is no image of pixels", "leave it out")
+    image: Any = loaded
     array: NDArray[Any] = np.asanyarray(image.dataobj)
     if not isinstance(image.dataobj.file_like, str | os.PathLike):  # nibabel leaves the .REC beside a .PAR open
         image.dataobj.file_like.close()

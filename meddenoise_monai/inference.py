@@ -225,7 +225,9 @@ def released_weights() -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise InputError("this installation carries no released weights", "give the path of a model.pt you trained")
+    raise InputError(
+        "this installation carries no released weights", "train first, then give bundle/models/model_best.pt (--model)"
+    )
 
 
 def channels_last(network: nn.Module) -> nn.Module:

@@ -191,6 +191,10 @@ class TrainingCheckpoint:
         self._clock = time.monotonic()
         path = self.folder / self.LAST
         if not self.resume:
+            if self.best_path.is_file():
+                kept = self.best_path.with_name("model_previous.pt")
+                os.replace(self.best_path, kept)
+                _log.info("the best weights of an earlier training are kept as %s", kept)
             return
         if not path.is_file():
             _log.warning("nothing to resume in %s: a new training starts", self.folder)
@@ -212,6 +216,8 @@ class TrainingCheckpoint:
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["epoch"] * (engine.state.epoch_length or 0)
         _log.info("resumed after epoch %d, best %s %.4f", state["epoch"], self.metric, self.best_metric)
+        if state["epoch"] >= (engine.state.max_epochs or 0):
+            _log.warning("all %d epochs are done: raise --max_epochs to go on", state["epoch"])
         if self._stop_reason(engine, 0.0):
             engine.terminate()
 

@@ -34,6 +34,7 @@ from meddenoise_monai.datasets import (
 )
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.images import read_image
+from tests.samples import write_patients
 
 COHORT = [f"patient {number}" for number in range(120)]
 
@@ -408,6 +409,21 @@ def test_collate_one() -> None:
     assert batch["image"].shape == (1, 1, 4, 5)
     assert batch["scale"].shape == (1, 3)
     assert batch["source"] == ["a.png"]
+
+
+def test_folder_of_single_images_warns_that_patients_are_a_guess(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_patients(tmp_path / "flat", count=4, size=16)
+    folder_datalist(tmp_path / "flat")
+    assert "every image is taken for another patient" in caplog.text
+    caplog.clear()
+    for number, path in enumerate(sorted((tmp_path / "flat").iterdir())):
+        target = tmp_path / "nested" / f"p{number % 3}" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    folder_datalist(tmp_path / "nested")
+    assert "another patient" not in caplog.text
 
 
 def test_evenly_spreads_and_never_exceeds() -> None:

@@ -406,3 +406,9 @@ def test_missing_file_folder_and_unknown_format(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(InputError, match=r"unknown image format: notes\.txt"):
         read_image(tmp_path / "notes.txt")
+
+
+def test_nifti_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    source = Path(nibabel.__file__).parent / "tests" / "data" / "row_major.dconn.nii"
+    with pytest.raises(InputError, match="which is no image of pixels"):
+        read_image(source)

@@ -129,7 +129,9 @@ def test_everything_recorded_is_read_back_through_mlflow(mlflow_folder: Path, cl
     assert table.to_dict("list") == {"method": ["noisy", "dae"], "psnr": [20.0, 22.0]}
     assert json.loads(recorded.data.tags["mlflow.loggedArtifacts"]) == [{"path": "comparison.json", "type": "table"}]
     assert (mlflow_folder / "mlruns" / run.run_id).is_dir()
-    assert run.url_hint == f"mlflow ui --backend-store-uri sqlite:///{mlflow_folder}/mlflow.db"
+    command, page = run.url_hint.splitlines()
+    assert command.endswith(f"mlflow ui --backend-store-uri sqlite:///{mlflow_folder}/mlflow.db")
+    assert f"/runs/{run.run_id}?workflowType=machine_learning" in page
 
 
 def test_everything_recorded_is_read_back_from_a_local_folder(tmp_path: Path) -> None:

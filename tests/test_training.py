@@ -290,6 +290,7 @@ def test_fresh_training_replaces_the_best_of_an_older_one(tmp_path: Path) -> Non
     old = (tmp_path / BEST).read_bytes()
     Training(tmp_path, epochs=1, metrics=[1.0]).run()
     assert (tmp_path / BEST).read_bytes() != old
+    assert (tmp_path / "model_previous.pt").read_bytes() == old  # a short trial must not cost a long training
     for options in ({"interval": 5}, {"metrics": [float("nan")]}):  # no validation, or none with a number
         (tmp_path / BEST).write_bytes(old)
         training = Training(tmp_path, epochs=1, **options).run()

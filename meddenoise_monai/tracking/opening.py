@@ -7,6 +7,7 @@ import getpass
 import logging
 import os
 import shlex
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -129,10 +130,13 @@ def _open_mlflow(
     if store is None:
         created = client.create_run(experiment_id, run_name=run_name, tags={**_origin_tags(), **mine})
         store = MlflowStore(client, created.info.run_id, {})
+    # Without the query MLflow 3 shows the run in its workspace for language models.
+    page = f"#/experiments/{experiment_id}/runs/{store.run_id}?workflowType=machine_learning"
     if uri.startswith("http"):
-        hint = f"{public(uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{store.run_id}"
+        hint = f"{public(uri).rstrip('/')}/{page}"
     else:
-        hint = f"mlflow ui --backend-store-uri {shlex.quote(public(uri))}"
+        command = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
+        hint = f"{command} ui --backend-store-uri {shlex.quote(public(uri))}\n  then http://127.0.0.1:5000/{page}"
     return MlflowRun(store, uri, hint, folder / "local_runs" / store.run_id)
 
 
