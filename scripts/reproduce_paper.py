@@ -298,8 +298,8 @@ Noise is clipped to [0, 1], as the paper and the ancestor did. Each network trai
 images ({steps["long_epochs"]} where it says so), L1 + 0.2 (1 − SSIM), Adam, cosine schedule, averaged weights, random
 parts of 75 to 100 % of the image, mirrored. Baselines are tuned for SSIM on up to 24 validation images and told the
 true noise level of every image; the networks are blind. SSIM is that of Wang et al. 2004 with an 11 × 11 Gaussian
-window; "MATLAB" averages over replicated borders, as `ssim_score.m` did. ± is the standard deviation over seeds; this run
-had {protocol["seeds"]}.
+window; "MATLAB" averages over replicated borders, as `ssim_score.m` did. ± is the standard deviation over seeds; this
+run had {protocol["seeds"]}.
 
 ## v = 0.1 · var: the ancestor's experiment
 
