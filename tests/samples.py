@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -26,3 +27,8 @@ def write_patients(folder: Path, count: int, size: int = 64) -> Path:
     for number in range(count):
         Image.fromarray(textured(number, size)).save(folder / f"patient{number:02d}.png")
     return folder
+
+
+def listen_to_interrupts() -> None:
+    """For `preexec_fn`: a program started from a background job ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

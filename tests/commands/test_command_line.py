@@ -22,6 +22,7 @@ from PIL import Image
 from meddenoise_monai import __version__, cli, denoising, folders
 from meddenoise_monai.cli import main
 from tests.commands.conftest import digests, failure, pixels, run
+from tests.samples import listen_to_interrupts
 
 VERBS = ("denoise", "corrupt", "score", "prepare", "version")
 
@@ -203,7 +204,9 @@ def test_control_c_in_a_process(source: Path, model: Path, tmp_path: Path) -> No
     for number in range(200):
         Image.fromarray(rng.integers(0, 256, (512, 512)).astype(np.uint8)).save(source / f"{number}.png")
     command = [sys.executable, "-m", "meddenoise_monai.cli", "denoise", "in", "out", "--model", str(model)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_interrupts
+    ) as process:
         deadline = time.monotonic() + 90
         while not list((tmp_path / "out").rglob("*.png")) and time.monotonic() < deadline:
             time.sleep(0.05)
