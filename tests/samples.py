@@ -1,4 +1,4 @@
-"""Small images made on the fly, for tests that need files of several patients."""
+"""Small images and weights made on the fly, for tests that need files."""
 
 from __future__ import annotations
 
@@ -27,6 +27,21 @@ def write_patients(folder: Path, count: int, size: int = 64) -> Path:
     for number in range(count):
         Image.fromarray(textured(number, size)).save(folder / f"patient{number:02d}.png")
     return folder
+
+
+def write_model(path: Path) -> Path:
+    """Write weights of a small network that changes its input, and answer the path."""
+    import torch
+
+    from meddenoise_monai.networks import ResidualDenoisingAutoencoder
+
+    torch.manual_seed(0)
+    network = ResidualDenoisingAutoencoder(widths=(4, 8), blocks=1)
+    with torch.no_grad():
+        for weight in network.tail.parameters():
+            weight.normal_(0, 0.1)
+    torch.save(network.state_dict(), path)
+    return path
 
 
 def listen_to_interrupts() -> None:

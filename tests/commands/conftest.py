@@ -8,26 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from meddenoise_monai.cli import main
 from meddenoise_monai.images import read_image
-from meddenoise_monai.networks import ResidualDenoisingAutoencoder
+from tests.samples import write_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small network that changes its input."""
-    torch.manual_seed(0)
-    network = ResidualDenoisingAutoencoder(widths=(4, 8), blocks=1)
-    with torch.no_grad():
-        for weight in network.tail.parameters():
-            weight.normal_(0, 0.1)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(network.state_dict(), path)
-    return path
+    return write_model(tmp_path_factory.mktemp("weights") / "model.pt")
 
 
 def picture(path: Path, seed: int = 0) -> Path:

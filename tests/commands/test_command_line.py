@@ -208,7 +208,7 @@ def test_control_c_in_a_process(source: Path, model: Path, tmp_path: Path) -> No
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_interrupts
     ) as process:
         deadline = time.monotonic() + 90
-        while not list((tmp_path / "out").rglob("*.png")) and time.monotonic() < deadline:
+        while not list((tmp_path / "out").rglob("[!.]*.png")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
