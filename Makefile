@@ -45,4 +45,4 @@ mlflow: $(VENV)/.run  ## open the MLflow UI on the default store
 	$(BIN)/python -m mlflow ui --backend-store-uri $(STORE)
 
 clean:          ## remove what trainings and evaluations wrote, MLflow history included, but not the released weights
-	rm -rf bundle/eval bundle/models/checkpoint_last.pt bundle/models/model_best.pt bundle/models/model_previous.pt
+	rm -rf bundle/eval bundle/models/checkpoint_last.pt bundle/models/model_best.* bundle/models/model_previous.*

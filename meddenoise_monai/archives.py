@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .errors import InputError, UsageError
 from .images import replace_whole
 
-__all__ = ["ARCHIVE_SUFFIXES", "archive_format", "download_archive", "sha256_of", "unpack"]
+__all__ = ["ARCHIVE_SUFFIXES", "archive_format", "download_archive", "unpack"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,12 +67,6 @@ def archive_format(path: Path) -> str:
     raise InputError(
         f"{path.name} is neither a folder nor an archive", f"give a folder or one of {', '.join(ARCHIVE_SUFFIXES)}"
     )
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def unpack(archive: Path, folder: Path, wanted: Callable[[Sequence[str], bytes], bool], progress: bool = True) -> None:

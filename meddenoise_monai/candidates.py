@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .archives import sha256_of
 from .datasets import patient_of
 from .errors import InputError, UsageError
+from .identity import content_digest
 from .images import IMAGE_SUFFIXES, image_suffix, read_image
 from .public_data import COLLECTIONS
 
@@ -119,7 +119,7 @@ def check(kind: str, candidates: Sequence[Candidate], root: Path, report: Report
             size = "x".join(str(n) for n in array.shape[::-1])
             report.skip(shown, f"{size} pixels of {array.dtype}, not {expected[1]}x{expected[0]} of uint8")
             continue
-        twin = first_with.setdefault(sha256_of(item.path), item)
+        twin = first_with.setdefault(content_digest(item.path), item)
         if twin.patient != item.patient:
             report.skip(shown, f"the same file as {_shown(twin.path, root)}, which is another patient's")
             continue

@@ -8,19 +8,19 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, UsageError
+from .identity import without_copies
 from .images import IMAGE_SUFFIXES, find_images, image_suffix, is_dicom
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "SPLITS",
     "ImageDataset",
-    "data_fingerprint",
     "datalist_of",
     "evenly",
     "folder_datalist",
@@ -184,7 +184,8 @@ def read_datalist(path: str | os.PathLike[str]) -> Datalist:
 def datalist_of(dataset_dir: str | None = None, datalist: str | None = None, seed: int = 0) -> Datalist:
     """The datalist that a configuration asks for: a file, else a folder, else the embedded samples.
 
-    A folder that holds a ``datalist.json`` (as `meddenoise prepare` makes it) is read by it.
+    A folder that holds a ``datalist.json`` (as `meddenoise prepare` makes it) is read by it. Validation and test images
+    that are copies of others are left out (see `identity.without_copies`).
 
     Raises
     ------
@@ -196,10 +197,11 @@ def datalist_of(dataset_dir: str | None = None, datalist: str | None = None, see
     if datalist and dataset_dir:
         raise UsageError("dataset_dir and datalist are both given", "give one of them")
     if datalist:
-        return read_datalist(datalist)
+        return without_copies(read_datalist(datalist))
     if dataset_dir:
         prepared = Path(dataset_dir, "datalist.json")
-        return read_datalist(prepared) if prepared.is_file() else folder_datalist(dataset_dir, seed)
+        found = read_datalist(prepared) if prepared.is_file() else folder_datalist(dataset_dir, seed)
+        return without_copies(found)
     return sample_datalist()
 
 
@@ -257,19 +259,6 @@ def sample_datalist() -> Datalist:
         if not datalist[part]:
             raise InputError(f"no embedded sample images for {part}", "reinstall pydicom, nibabel and scikit-image")
     return datalist
-
-
-def data_fingerprint(items: Iterable[Mapping[str, Any]]) -> str:
-    """A hash of the contents of all files that the items name, independent of their order and paths."""
-    digests = []
-    for item in items:
-        digest = hashlib.sha256()
-        for key in ("image", "label"):
-            if isinstance(item.get(key), (str, os.PathLike)):
-                with open(item[key], "rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-        digests.append(digest.hexdigest())
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()[:16]
 
 
 class ImageDataset(Sequence[Any]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ Method = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Case:
-    """A noisy image (H, W) or (D, H, W) and the clean one behind it, on the [0, 1] scale; `name` says nothing of a
-    patient."""
+    """A noisy image (H, W) or (D, H, W) and the clean one behind it, on the [0, 1] scale.
+
+    `name` says nothing of a patient and may be sent anywhere; `file` is for files on this machine alone.
+    """
 
     name: str
     clean: NDArray[np.float32]
     noisy: NDArray[np.float32]
+    file: str = ""
 
     @property
     def sigma(self) -> float:
@@ -49,6 +52,7 @@ class Score:
     ssim_matlab: float
     psnr: float
     rmse: float
+    file: str = ""
 
 
 METRICS = ("ssim", "ssim_matlab", "psnr", "rmse")
@@ -72,7 +76,8 @@ def evaluate(
     for case in cases:
         for name, method in {"noisy": lambda noisy, sigma: noisy, **methods}.items():
             values = score(case.clean, method(case.noisy, case.sigma), data_range=1.0)
-            scores.append(Score(case.name, name, **{metric: float(values[metric]) for metric in METRICS}))
+            means = {metric: float(values[metric]) for metric in METRICS}
+            scores.append(Score(case.name, name, **means, file=case.file))
         if progress is not None:
             progress(case.name)
     return scores
@@ -127,12 +132,20 @@ def as_markdown(
 
 
 def write_scores(folder: Path, scores: Sequence[Score], protocol: Mapping[str, Any]) -> None:
-    """Write ``per_image.csv``, ``results.json`` and ``table.md`` into `folder`, each whole or not at all."""
+    """Write ``per_image.csv``, ``results.json`` and ``table.md`` into `folder`, each whole or not at all.
+
+    ``case_files.csv`` beside them says which file each case is. File names can name patients: it alone holds them, so
+    that the others can be passed on.
+    """
     summary = summarise(scores)
     with replace_whole(folder / "per_image.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, ["case", "method", *METRICS])
         writer.writeheader()
-        writer.writerows(asdict(entry) for entry in scores)
+        writer.writerows({name: getattr(entry, name) for name in writer.fieldnames} for entry in scores)
+    files = {entry.case: entry.file for entry in scores if entry.file}
+    if files:
+        with replace_whole(folder / "case_files.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([("case", "file"), *files.items()])
     content = {
         "protocol": dict(protocol),
         "methods": {

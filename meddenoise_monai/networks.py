@@ -33,7 +33,7 @@ def _check_spatial_dims(spatial_dims: int) -> None:
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Mirror (B, C, *spatial) at its far borders until each spatial size is a multiple of `multiple`.
 
-    Mirrored noise still looks like noise; replicated noise is streaks, which cost an image of 33 x 41 pixels 1.7 dB.
+    Mirrored noise still looks like noise; replicated noise is streaks, which no network was trained on.
     An axis too short to be mirrored is replicated all the same.
     """
     pads: list[int] = []

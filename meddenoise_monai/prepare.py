@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .archives import ARCHIVE_SUFFIXES, archive_format, download_archive, sha256_of, unpack
+from .archives import ARCHIVE_SUFFIXES, archive_format, download_archive, unpack
 from .candidates import Report, check, layout, missing_films, survey
-from .datasets import IMAGE_SUFFIXES, SPLITS, data_fingerprint, split_patients
+from .datasets import IMAGE_SUFFIXES, SPLITS, split_patients
 from .errors import InputError, UsageError, nearest
+from .identity import content_digest, data_fingerprint
 from .images import find_images
 from .public_data import COLLECTIONS, MINI_MIAS_URLS, parse_mias_info
 
@@ -50,7 +51,7 @@ class PrepareSummary:
     missing
         How many films of the public data set the source lacks.
     fingerprint
-        `meddenoise_monai.datasets.data_fingerprint` of all images of the datalist.
+        `meddenoise_monai.identity.data_fingerprint` of all images of the datalist.
     archive_sha256
         Of the archive as a whole, or None where the source is a folder.
     licence
@@ -278,7 +279,7 @@ def _checked_archive(source: Path, sha256: str | None) -> str | None:
             raise UsageError("--sha256 is given, but the source is a folder", "it is the checksum of an archive")
         return None
     archive_format(source)  # raises for any other file
-    digest = sha256_of(source)
+    digest = content_digest(source)
     if sha256 is not None and digest != sha256.lower():
         raise InputError(f"{source} has the sha256 {digest}, not {sha256.lower()}", "is it the right archive?")
     return digest

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .errors import InputError, UsageError
+from .identity import image_digests
 from .images import replace_whole
 from .inference import load_weights
 
@@ -65,8 +67,7 @@ class WeightAverage:
 class GradientClipping:
     """Handler of MONAI's trainer: limits the norm of the gradient before each step of the optimiser.
 
-    A bias-free network has nothing else that bounds it: without clipping, a batch of 8 at a learning rate of 0.002
-    ended 67 dB below zero.
+    A bias-free network has nothing else that bounds it: one bad batch can throw it so far that it never comes back.
     """
 
     def __init__(self, network: nn.Module, max_norm: float = 1.0) -> None:
@@ -117,10 +118,10 @@ def _scaler(engine: Engine) -> Any:
 class TrainingCheckpoint:
     """Handler of the trainer: saves after every epoch, stops early, and goes on where a killed training stopped.
 
-    Two files, each written whole or not at all: ``checkpoint_last.pt`` holds all that a resumed training needs,
+    Each file is written whole or not at all: ``checkpoint_last.pt`` holds all that a resumed training needs,
     ``model_best.pt`` the plain averaged weights of the epoch with the best validation metric (of the first epoch until
-    there is one). MONAI's CheckpointSaver
-    forgets the best metric when a training is resumed, and then overwrites the best weights by worse ones.
+    there is one), ``model_best.json`` which images they were trained on. MONAI's CheckpointSaver forgets the best
+    metric when a training is resumed, and then overwrites the best weights by worse ones.
 
     Attach it after the validation handler: it reads the metric of the epoch that just ended.
 
@@ -134,6 +135,9 @@ class TrainingCheckpoint:
         The validation engine.
     metric
         Name of its metric, higher is better.
+    data
+        The items (``{"image": path}``) that the training sees. Digests of them are kept: no training is resumed on
+        other images, and an evaluation on these images is noticed (`identity.count_known`).
     resume
         Go on from ``checkpoint_last.pt`` where there is one.
     patience
@@ -151,6 +155,7 @@ class TrainingCheckpoint:
         parts: Mapping[str, Stateful],
         evaluator: Engine,
         metric: str,
+        data: Iterable[Mapping[str, Any]] = (),
         resume: bool = False,
         patience: int = 0,
         max_minutes: float = 0.0,
@@ -158,6 +163,7 @@ class TrainingCheckpoint:
         self.folder = Path(folder)
         self.parts, self.evaluator, self.metric = dict(parts), evaluator, metric
         self.resume, self.patience, self.max_minutes = resume, patience, max_minutes
+        self._images = image_digests(data)
         self.best_metric = float("-inf")
         self.best_epoch = 0  # of the weights in model_best.pt; 0 until this training has written them
         self._stale = 0  # validations since then
@@ -171,6 +177,10 @@ class TrainingCheckpoint:
     @property
     def best_path(self) -> Path:
         return self.folder / self.BEST
+
+    @property
+    def _note_path(self) -> Path:
+        return self.best_path.with_suffix(".json")
 
     @staticmethod
     def _read(path: Path) -> dict[str, Any]:
@@ -194,6 +204,8 @@ class TrainingCheckpoint:
             if self.best_path.is_file():
                 kept = self.best_path.with_name("model_previous.pt")
                 os.replace(self.best_path, kept)
+                if self._note_path.is_file():
+                    os.replace(self._note_path, kept.with_suffix(".json"))
                 _log.info("the best weights of an earlier training are kept as %s", kept)
             return
         if not path.is_file():
@@ -202,6 +214,11 @@ class TrainingCheckpoint:
         state = self._read(path)
         if state["parts"].keys() != self.parts.keys():
             raise InputError(f"{path} was saved by another configuration", "delete it, or resume with its own options")
+        if state.get("training_images", self._images) != self._images:
+            raise InputError(
+                f"{path} was trained on other images than these",
+                "resume with the data it was started with, or start from its weights: --pretrained model_best.pt",
+            )
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state["parts"][name])
@@ -236,6 +253,9 @@ class TrainingCheckpoint:
             self.best_epoch = engine.state.epoch
             average = self.parts["average"]
             weights = average.module.state_dict() if isinstance(average, AveragedModel) else average.state_dict()
+            # The note first: weights without it could be judged on their own training images unnoticed.
+            with replace_whole(self._note_path) as temporary:
+                temporary.write_text(json.dumps({"training_images": self._images}, indent=4) + "\n", encoding="utf-8")
             self._save(self.best_path, {name: tensor.detach().cpu() for name, tensor in weights.items()})
         self._save(
             self.folder / self.LAST,
@@ -245,6 +265,7 @@ class TrainingCheckpoint:
                 "best_epoch": self.best_epoch,
                 "stale": self._stale,
                 "seconds": self._seconds,
+                "training_images": self._images,
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
                 "scaler": _scaler(engine).state_dict() if _scaler(engine) is not None else {},
             },

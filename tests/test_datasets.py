@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from meddenoise_monai.datasets import (
     SPLITS,
     ImageDataset,
     collate_one,
-    data_fingerprint,
     datalist_of,
     evenly,
     folder_datalist,
@@ -274,24 +272,6 @@ def test_samples_that_an_installation_lacks(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "is_file", lambda path: False)
     with pytest.raises(InputError, match="no embedded sample images for training"):
         sample_datalist()
-
-
-# --- The fingerprint --------------------------------------------------------------------------------------------------
-
-
-def test_fingerprint_tells_contents_alone(tmp_path: Path) -> None:
-    first = [
-        {"image": picture(tmp_path / f"{n}.png", n), "label": picture(tmp_path / f"{n}l.png", n + 9)} for n in (1, 2)
-    ]
-    moved = [
-        {key: shutil.copy(path, tmp_path / f"copy{Path(path).name}") for key, path in item.items()} for item in first
-    ]
-    assert data_fingerprint(first) == data_fingerprint(moved[::-1])
-    assert len(data_fingerprint(first)) == 16
-    swapped = [{"image": item["label"], "label": item["image"]} for item in first]
-    crossed = [{**first[0], "label": first[1]["label"]}, {**first[1], "label": first[0]["label"]}]
-    others = [swapped, crossed, first[:1], [*first, first[0]], [{"image": item["image"]} for item in first], []]
-    assert len({data_fingerprint(items) for items in [first, *others]}) == 7
 
 
 # --- The dataset ------------------------------------------------------------------------------------------------------

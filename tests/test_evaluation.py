@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from meddenoise_monai.evaluation import (
 )
 
 SCORES = [
-    Score("a", "noisy", 0.5, 0.25, 20.0, 0.1),
-    Score("a", "zeta", 0.75, 0.5, 30.0, 0.05),
+    Score("a", "noisy", 0.5, 0.25, 20.0, 0.1, "/in/a, b.png"),
+    Score("a", "zeta", 0.75, 0.5, 30.0, 0.05, "/in/a, b.png"),
     Score("b", "noisy", 0.25, 0.75, 22.0, 0.2),
     Score("b", "zeta", 1.0, 1.0, 40.0, 0.0),
 ]
@@ -127,10 +128,19 @@ def test_table_layout() -> None:
 def test_files_hold_the_scores(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     write_scores(folder, SCORES, {"sigma": 0.1})
-    assert sorted(path.name for path in folder.iterdir()) == ["per_image.csv", "results.json", "table.md"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "case_files.csv",
+        "per_image.csv",
+        "results.json",
+        "table.md",
+    ]
     with (folder / "per_image.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert [Score(row["case"], row["method"], *(float(row[metric]) for metric in METRICS)) for row in rows] == SCORES
+    with (folder / "case_files.csv").open(newline="", encoding="utf-8") as stream:
+        files = {row["case"]: row["file"] for row in csv.DictReader(stream)}
+    assert files == {"a": "/in/a, b.png"}
+    read = [Score(row["case"], row["method"], *(float(row[metric]) for metric in METRICS)) for row in rows]
+    assert read == [replace(score, file="") for score in SCORES]
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results == {
         "protocol": {"sigma": 0.1},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from collections.abc import Callable
@@ -127,13 +128,13 @@ def test_run_records_what_a_training_does(local: Path) -> None:
     engine.add_event_handler(Events.COMPLETED, lambda: tracker.finish())
     engine.run()
     logged = metrics(local)
-    assert logged["train_loss"] == {
+    assert logged["train/loss"] == {
         epoch: pytest.approx(np.mean(losses[3 * epoch - 3 : 3 * epoch]), rel=1e-5) for epoch in (1, 2)
     }
-    assert logged["learning_rate"] == {1: 0.5, 2: 0.25}
-    assert all(0 <= share <= 1 for share in logged["train_data_share"].values())
+    assert logged["train/learning_rate"] == {1: 0.5, 2: 0.25}
+    assert all(0 <= share <= 1 for share in logged["train/data_share"].values())
     for epoch in (1, 2):
-        assert logged["train_steps_per_second"][epoch] == pytest.approx(3 / logged["train_seconds"][epoch])
+        assert logged["train/steps_per_second"][epoch] == pytest.approx(3 / logged["train/seconds"][epoch])
     assert events(local, "params")[0]["params"] == {"sigma": "0.1", "net.w": "3"}
     versions = json.loads((local / "artifacts/environment/versions.json").read_text(encoding="utf-8"))
     assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
@@ -216,7 +217,7 @@ def test_resumed_training_goes_on_in_its_run(mlflow_folder: Path) -> None:
     assert client.get_run(run_id).info.status == "KILLED"
     assert training(3, resume=True).run.run_id == run_id
     assert client.get_run(run_id).info.status == "FINISHED"
-    assert [metric.step for metric in client.get_metric_history(run_id, "train_loss")] == [1, 2, 3]
+    assert [metric.step for metric in client.get_metric_history(run_id, "train/loss")] == [1, 2, 3]
     assert [entry.path for entry in client.list_artifacts(run_id, "weights")] == ["weights/model_best.pt"]
     assert client.get_run(run_id).data.tags["job"] == "training"
     assert training(1, resume=False).run.run_id != run_id
@@ -256,15 +257,15 @@ def test_comparison_tunes_once_and_logs_gains(local: Path, tmp_path: Path, monke
             noisy.append(function(case.clean, case.noisy, 1.0))
             for name in NAMES:
                 tuned[name].append(function(case.clean, handler.tuned[name](case.noisy, case.sigma), 1.0))
-        assert logged[f"baseline_noisy_{metric}"] == {0: pytest.approx(np.mean(noisy))}
+        assert logged[f"baselines/noisy_{metric}"] == {0: pytest.approx(np.mean(noisy))}
         for name in NAMES:
-            assert logged[f"baseline_{name}_{metric}"] == {0: pytest.approx(np.mean(tuned[name]))}
+            assert logged[f"baselines/{name}_{metric}"] == {0: pytest.approx(np.mean(tuned[name]))}
         best = max(float(np.mean(values)) for values in tuned.values())
         # The network changes nothing, so its scores are those of the noisy images.
-        assert logged[f"val_{metric}"] == {epoch: pytest.approx(np.mean(noisy), abs=1e-4) for epoch in (1, 2)}
-        assert logged[f"gain_over_noisy_{metric}"] == {epoch: pytest.approx(0, abs=1e-4) for epoch in (1, 2)}
+        assert logged[f"validation/{metric}"] == {epoch: pytest.approx(np.mean(noisy), abs=1e-4) for epoch in (1, 2)}
+        assert logged[f"validation/gain_over_noisy_{metric}"] == {epoch: pytest.approx(0, abs=1e-4) for epoch in (1, 2)}
         expected = pytest.approx(np.mean(noisy) - best, abs=1e-4)
-        assert logged[f"gain_over_best_baseline_{metric}"] == {1: expected, 2: expected}
+        assert logged[f"validation/gain_over_best_baseline_{metric}"] == {1: expected, 2: expected}
         assert np.mean(noisy) - best < -0.1
     assert handler.best.name == max(NAMES, key=lambda name: handler.summary[name]["psnr"])
     table = json.loads((local / "artifacts/baselines_on_validation.json").read_text(encoding="utf-8"))
@@ -326,7 +327,10 @@ def test_final_comparison_writes_logs_and_prints(
     text = (tmp_path / "out/per_image.csv").read_text(encoding="utf-8")
     assert len(text.splitlines()) == 1 + 3 * 4
     assert "Doe" not in text + (local / "events.jsonl").read_text(encoding="utf-8")
-    assert metrics(local)["test_dae_psnr"] == {0: pytest.approx(np.mean(halves))}
+    with (tmp_path / "out/case_files.csv").open(newline="", encoding="utf-8") as stream:
+        named = {row["case"]: row["file"] for row in csv.DictReader(stream)}
+    assert named == {case_id(item["source"]): item["source"] for item in dataset}
+    assert metrics(local)["test/dae_psnr"] == {0: pytest.approx(np.mean(halves))}
     table = json.loads((local / "artifacts/comparison.json").read_text(encoding="utf-8"))
     assert [row[0] for row in table["data"]] == ["noisy", *NAMES, "dae"]
     assert (local / "artifacts/weights/model_best.pt").read_bytes() == (tmp_path / "model_best.pt").read_bytes()
@@ -352,7 +356,7 @@ def test_evaluation_run_as_the_bundle_does(local: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (local / "images").iterdir()) == ["panel_1", "panel_2"]
     results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["methods"]
     assert results["dae"] == results["noisy"]
-    assert "train_loss" not in metrics(local)
+    assert "train/loss" not in metrics(local)
 
 
 # ------------------------------------------------------------------------------------------------------------ panels

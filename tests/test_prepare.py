@@ -23,8 +23,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from meddenoise_monai import candidates
 from meddenoise_monai import prepare as module
-from meddenoise_monai.datasets import SPLITS, data_fingerprint, read_datalist, split_patients
+from meddenoise_monai.datasets import SPLITS, read_datalist, split_patients
 from meddenoise_monai.errors import InputError, UsageError
+from meddenoise_monai.identity import data_fingerprint
 from meddenoise_monai.prepare import PrepareSummary, parse_mias_info, prepare
 from meddenoise_monai.public_data import COLLECTIONS
 from tests.sources import INFO, bmp, dx, mias, pgm, picture, png, tar, tree, write, zipped

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from monai.handlers import IgniteMetricHandler, LrScheduleHandler, ValidationHan
 from monai.metrics import PSNRMetric
 from monai.optimizers.lr_scheduler import WarmupCosineSchedule
 from monai.transforms import Compose, CopyItemsd, RandFlipd, RandGaussianNoised
+from PIL import Image
 from torch import nn
 from torch.utils.data import RandomSampler
 
 from meddenoise_monai.errors import InputError, UsageError
+from meddenoise_monai.identity import image_digests, known_images
 from meddenoise_monai.networks import ResidualDenoisingAutoencoder
 from meddenoise_monai.training import (
     EpochSeed,
@@ -33,6 +36,7 @@ from meddenoise_monai.training import (
     check_device,
     load_pretrained,
 )
+from tests.samples import textured, write_patients
 
 LAST, BEST = TrainingCheckpoint.LAST, TrainingCheckpoint.BEST
 
@@ -339,6 +343,27 @@ def test_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         other.run()
 
 
+def test_training_is_not_resumed_on_other_images(tmp_path: Path) -> None:
+    first, other = ({"image": write_patients(tmp_path / name, 1) / "patient00.png"} for name in "ab")
+    Image.fromarray(textured(9)).save(other["image"])
+    Training(tmp_path, epochs=1, data=[first]).run()
+    for data in ([other], [first, other], []):
+        with pytest.raises(InputError, match="trained on other images") as caught:
+            Training(tmp_path, epochs=2, resume=True, data=data).run()
+        assert "--pretrained" in caught.value.hint
+    moved = {"image": shutil.copy(first["image"], tmp_path / "moved.png")}
+    assert Training(tmp_path, epochs=2, resume=True, data=[moved]).run().trainer.state.epoch == 2
+
+
+def test_best_weights_know_their_training_images(tmp_path: Path) -> None:
+    item = {"image": write_patients(tmp_path / "in", 1) / "patient00.png"}
+    Training(tmp_path, epochs=1, data=[item]).run()
+    assert known_images(tmp_path / BEST) == set(image_digests([item]))
+    Training(tmp_path, epochs=1).run()
+    assert known_images(tmp_path / BEST) == set()
+    assert known_images(tmp_path / "model_previous.pt") == set(image_digests([item]))
+
+
 @pytest.mark.parametrize("content", [b"", b"half a file", {}, {"epoch": 1}, [1, 2]])
 def test_broken_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
     if isinstance(content, bytes):
@@ -440,7 +465,7 @@ def test_file_is_never_half_written(
 ) -> None:
     Training(tmp_path, epochs=1).run()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert before.keys() == {LAST, BEST}
+    assert before.keys() == {LAST, BEST, "model_best.json"}
     monkeypatch.setattr(torch, "save", half_then(error))
     with pytest.raises(expected, match=message) as raised:
         Training(tmp_path, epochs=2, resume=True).run()

@@ -27,11 +27,20 @@ _log = logging.getLogger(__name__)
 
 
 def cases_of(dataset: Any) -> list[Case]:
-    """The items of a dataset (tensors ``image`` and ``label`` of shape (1, …)) as cases; files appear hashed only."""
+    """The items of a dataset (tensors ``image`` and ``label`` of shape (1, …)) as cases; their names are hashed."""
     return [
-        Case(case_id(str(item.get("source", index))), item["label"][0].numpy(), item["image"][0].numpy())
+        Case(
+            case_id(str(item.get("source", index))),
+            item["label"][0].numpy(),
+            item["image"][0].numpy(),
+            file=str(item.get("source", "")),
+        )
         for index, item in enumerate(dataset[i] for i in range(len(dataset)))
     ]
+
+
+def _by_method(summary: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {f"{name}_{metric}": values[metric] for name, values in summary.items() for metric in ("ssim", "psnr")}
 
 
 class BaselineComparison:
@@ -105,14 +114,7 @@ class BaselineComparison:
         self.tuned = tune_all(pairs, sigmas, self.metric, names=self.names, cache_dir=self.cache_dir)
         scores = evaluate(cases, self.tuned)
         self.summary = summarise(scores)
-        self.tracker.log_validation(
-            {
-                f"baseline_{name}_{metric}": values[metric]
-                for name, values in self.summary.items()
-                for metric in ("ssim", "psnr")
-            },
-            step=0,
-        )
+        self.tracker.log_group("baselines", _by_method(self.summary), step=0)
         columns = as_columns(self.summary)
         columns["parameters"] = [
             json.dumps(dict(self.tuned[name].parameters)) if name in self.tuned else "" for name in self.summary
@@ -124,13 +126,17 @@ class BaselineComparison:
 
     def log_gains(self, engine: Engine) -> None:
         values = {metric: engine.state.metrics.get(name) for metric, name in self.ours.items()}
-        gains = {name: float(value) for name, value in engine.state.metrics.items() if isinstance(value, int | float)}
+        gains = {
+            name.removeprefix("val_"): float(value)
+            for name, value in engine.state.metrics.items()
+            if isinstance(value, int | float)
+        }
         for metric, value in values.items():
             if value is not None:
                 gains[f"gain_over_noisy_{metric}"] = value - self.summary["noisy"][metric]
                 others = [values[metric] for name, values in self.summary.items() if name != "noisy"]
                 gains[f"gain_over_best_baseline_{metric}"] = value - max(others)
-        self.tracker.log_validation(gains, step=engine.state.epoch)
+        self.tracker.log_group("validation", gains, step=engine.state.epoch)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in gains.items())
         _log.info("validation after epoch %d: %s", engine.state.epoch, shown)
 
@@ -202,14 +208,7 @@ class FinalComparison:
         write_scores(self.folder, scores, {**self.protocol, "baseline_parameters": notes, "cases": len(self.dataset)})
         run = self.tracker.run
         run.log_table("comparison.json", {**as_columns(summary), "parameters": [notes.get(m, "") for m in summary]})
-        run.log_metrics(
-            {
-                f"test_{name}_{metric}": values[metric]
-                for name, values in summary.items()
-                for metric in ("ssim", "psnr")
-            },
-            step=0,
-        )
+        self.tracker.log_group("test", _by_method(summary), step=0)
         self.tracker.finish(self.weights)
         print(f"\n{len(self.dataset)} held-out images, baselines tuned on the validation images:\n")
         print(as_markdown(summary, notes, ("ssim", "psnr")))

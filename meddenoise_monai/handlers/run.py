@@ -135,13 +135,13 @@ class RunTracker:
         if not np.isfinite(loss):  # raised before the checkpoint of this epoch could replace the last good one
             raise InputError(f"the loss became {loss} in epoch {engine.state.epoch}", "lower --learning_rate")
         metrics = {
-            "train_loss": loss,
-            "train_seconds": seconds,
-            "train_steps_per_second": len(self._loss) / seconds,
-            "train_data_share": self._waited / seconds,
+            "train/loss": loss,
+            "train/seconds": seconds,
+            "train/steps_per_second": len(self._loss) / seconds,
+            "train/data_share": self._waited / seconds,
         }
         if self.learning_rate is not None:
-            metrics["learning_rate"] = float(self.learning_rate())
+            metrics["train/learning_rate"] = float(self.learning_rate())
         self.run.log_metrics(metrics, step=engine.state.epoch)
         _log.info(
             "epoch %d/%s: loss %.5f, %.1f steps/s, %.0f %% of the time waiting for data",
@@ -149,9 +149,9 @@ class RunTracker:
             100 * self._waited / seconds,
         )  # fmt: skip
 
-    def log_validation(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log numbers of the validation."""
-        self.run.log_metrics(dict(metrics), step=step)
+    def log_group(self, group: str, metrics: Mapping[str, float], step: int) -> None:
+        """Log numbers as ``group/name``: MLflow's UI shows each group in a section of its own."""
+        self.run.log_metrics({f"{group}/{name}": value for name, value in metrics.items()}, step=step)
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         if self._run is not None:

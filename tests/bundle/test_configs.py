@@ -16,7 +16,7 @@ from monai.bundle.scripts import ckpt_export, verify_metadata, verify_net_in_out
 from PIL import Image
 
 import meddenoise_monai
-from meddenoise_monai.datasets import folder_datalist
+from meddenoise_monai.datasets import datalist_of, folder_datalist
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.runtime import user_error
 from meddenoise_monai.tracking import open_run
@@ -142,8 +142,24 @@ def test_checkpoint_exports_to_torchscript(tmp_path: Path) -> None:
         torch.testing.assert_close(torch.jit.load(str(target))(image), eager(image))
 
 
+def mixed_up(patients: Path, folder: Path) -> Path:
+    """A datalist of the split that seed 0 makes, in which a training and a test image have changed places."""
+    content = {
+        part: [{"image": str(Path(item["image"]).resolve())} for item in entries]
+        for part, entries in datalist_of(str(patients)).items()
+    }
+    content["test"] = [content["test"][0], content["training"].pop()]
+    path = folder / "mixed_up.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
 def test_training_evaluation_and_inference_follow_each_other(
-    tiny: dict[str, Any], tmp_path: Path, patients: Path, capsys: pytest.CaptureFixture[str]
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    patients: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     before = {path: path.read_bytes() for path in patients.iterdir()}
     run(TRAIN, **tiny)
@@ -152,15 +168,16 @@ def test_training_evaluation_and_inference_follow_each_other(
     assert re.search(r"^\| dae +\|", shown, re.M)
     assert "mlflow ui --backend-store-uri sqlite:///" in shown
     models = tmp_path / "models"
-    assert sorted(path.name for path in models.iterdir()) == ["checkpoint_last.pt", "model_best.pt"]
+    assert sorted(path.name for path in models.iterdir()) == ["checkpoint_last.pt", "model_best.json", "model_best.pt"]
     logged = metrics_of(tmp_path, "meddenoise training")
     assert set(logged) >= {
-        "train_loss", "learning_rate", "train_data_share", "val_ssim", "val_psnr", "baseline_gaussian_ssim",
-        "baseline_noisy_psnr", "gain_over_noisy_ssim", "gain_over_best_baseline_psnr", "test_dae_ssim",
+        "train/loss", "train/learning_rate", "train/data_share", "validation/ssim", "validation/psnr",
+        "baselines/gaussian_ssim", "baselines/noisy_psnr", "validation/gain_over_noisy_ssim",
+        "validation/gain_over_best_baseline_psnr", "test/dae_ssim",
     }  # fmt: skip
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["methods"]) == {"noisy", "gaussian", "median", "dae"}
-    assert results["methods"]["dae"]["ssim"]["mean"] == pytest.approx(logged["test_dae_ssim"])
+    assert results["methods"]["dae"]["ssim"]["mean"] == pytest.approx(logged["test/dae_ssim"])
 
     overrides = {name: tiny[name] for name in ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "network_def",
                                                "baselines", "patch_size", "validation_window")}  # fmt: skip
@@ -168,8 +185,15 @@ def test_training_evaluation_and_inference_follow_each_other(
     again = json.loads((tmp_path / "results.json").read_text())
     # the same weights on the same noise: validation noise depends on the seed and the image alone
     assert again["methods"]["dae"]["psnr"]["mean"] == pytest.approx(results["methods"]["dae"]["psnr"]["mean"], abs=1e-6)
+    assert again["protocol"]["test_images_trained_on"] == 0
     evaluated = metrics_of(tmp_path, "meddenoise evaluation")
-    assert evaluated["val_ssim"] == pytest.approx(evaluated["test_dae_ssim"], abs=1e-4)
+    assert evaluated["validation/ssim"] == pytest.approx(evaluated["test/dae_ssim"], abs=1e-4)
+
+    # Judged on another split, some test images were trained on: that is said, and stands in the results.
+    caplog.clear()
+    run([TRAIN, EVALUATE], **{**overrides, "dataset_dir": ""}, datalist=str(mixed_up(patients, tmp_path)))
+    assert "1 of 2 test images are among those that" in caplog.text
+    assert json.loads((tmp_path / "results.json").read_text())["protocol"]["test_images_trained_on"] == 1
 
     target = tmp_path / "denoised"
     run(INFERENCE, "infer", bundle_root=tiny["bundle_root"], dataset_dir=str(patients), ckpt_dir=tiny["ckpt_dir"],
@@ -195,7 +219,7 @@ def test_paper_overlay_trains_on_shrunk_whole_images(tiny: dict[str, Any], tmp_p
     residual = (case["image"] - case["label"]).std()
     # v = 0.1 var; clipping to [0, 1] takes some of it away
     assert 0.6 < float(residual / (0.1 * case["label"].var()).sqrt()) < 1.05
-    assert metrics_of(tmp_path, "meddenoise paper protocol")["val_ssim"] > -1
+    assert metrics_of(tmp_path, "meddenoise paper protocol")["validation/ssim"] > -1
 
 
 def test_pairs_are_trained_without_synthetic_noise(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -283,7 +307,7 @@ def test_a_network_of_monai_can_take_the_place(tiny: dict[str, Any], tmp_path: P
     network = {"_target_": "monai.networks.nets.UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 1,
                "channels": [4, 8], "strides": [2], "norm": None}  # fmt: skip
     run(TRAIN, **{**tiny, "network_def": network, "max_epochs": 1, "validation_window": 51})
-    assert metrics_of(tmp_path, "meddenoise training")["val_psnr"] > 0
+    assert metrics_of(tmp_path, "meddenoise training")["validation/psnr"] > 0
 
 
 def test_fine_tuning_starts_from_the_given_weights(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -310,7 +334,7 @@ def test_volumes_train_a_3d_network(tiny: dict[str, Any], tmp_path: Path) -> Non
     network = {**TINY_NETWORK, "spatial_dims": 3}
     run(TRAIN, **{**tiny, "dataset_dir": str(folder), "spatial_dims": 3, "network_def": network, "patch_size": 16,
                   "validation_window": 24, "max_epochs": 1, "baselines": ["gaussian"]})  # fmt: skip
-    assert metrics_of(tmp_path, "meddenoise training")["val_psnr"] > 0
+    assert metrics_of(tmp_path, "meddenoise training")["validation/psnr"] > 0
 
 
 def test_a_crash_ends_the_run_as_failed(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,4 +372,4 @@ def test_training_and_evaluation_run_on_cuda(tiny: dict[str, Any], tmp_path: Pat
     flow = run(TRAIN, **{**tiny, "device": "cuda"})
     assert next(flow.parser.get_parsed_content("network").parameters()).is_cuda
     assert flow.parser.get_parsed_content("train::trainer").amp
-    assert metrics_of(tmp_path, "meddenoise training")["val_psnr"] > 0
+    assert metrics_of(tmp_path, "meddenoise training")["validation/psnr"] > 0
