@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from meddenoise_monai.handlers import BaselineComparison, FinalComparison, Image
 from meddenoise_monai.handlers import comparison as comparison_module
 from meddenoise_monai.handlers import run as run_module
 from meddenoise_monai.handlers.comparison import cases_of
-from meddenoise_monai.handlers.panels import panel
+from meddenoise_monai.handlers.panels import GAP, HEAD, panel
 from meddenoise_monai.metrics import psnr, ssim
 from meddenoise_monai.networks import ResidualDenoisingAutoencoder
 from meddenoise_monai.tracking import LocalRun, case_id
@@ -362,35 +363,44 @@ def test_evaluation_run_as_the_bundle_does(local: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ panels
 
 
-def test_panel_shows_five_images_side_by_side() -> None:
+def tiles(picture: Any, height: int, width: int) -> list[Any]:
+    """The six tiles of a panel, row by row, after a look at what is between them."""
+    assert picture.dtype == np.uint8
+    assert picture.shape == (2 * (height + HEAD), 3 * (width + GAP) - GAP)
+    found = []
+    for row, column in itertools.product(range(2), range(3)):
+        top, left = row * (height + HEAD), column * (width + GAP)
+        assert (picture[top : top + HEAD, left : left + width] < 128).any()  # a title
+        assert (picture[top + HEAD : top + HEAD + height, left + width : left + width + GAP] == 255).all()
+        found.append(picture[top + HEAD : top + HEAD + height, left : left + width].astype(int))
+    return found
+
+
+def test_panel_shows_images_and_what_was_removed_and_left() -> None:
     rng = np.random.default_rng(0)
     clean = rng.uniform(0.2, 0.6, (200, 210)).astype(np.float32)
     ours = clean.copy()
     ours[:100] += 0.02
-    noisy = clean + 1.0
-    picture = panel(clean, noisy, clean, ours, residual_gain=5.0)
-    assert picture.dtype == np.uint8
-    assert picture.shape == (200 + 16, 5 * 210 + 4 * 4)
-    columns = [picture[16:, i * 214 : i * 214 + 210].astype(int) for i in range(5)]
+    noise = np.where(rng.random(clean.shape) < 0.5, np.float32(-1), np.float32(1))  # of standard deviation 1
+    shown = tiles(panel(clean, clean + noise, clean, ours, residual_gain=5.0), 200, 210)
     window = (clean - clean.min()) / (clean.max() - clean.min()) * 255
-    assert np.abs(columns[0] - window).max() <= 0.5 + 1e-3
-    assert (columns[0].min(), columns[0].max()) == (0, 255)
-    assert (columns[1] == 255).all()  # far above the clean image's window
-    assert np.array_equal(columns[2], columns[0])
-    assert np.array_equal(columns[3][100:], columns[0][100:])
-    assert (columns[3][:100] >= columns[0][:100]).all()
-    assert set(np.unique(columns[4][100:])) == {128}  # no residual is mid-grey
-    assert np.abs(columns[4][:100] - (0.5 + 5 * 0.02) * 255).max() <= 1
-    assert (picture[16:, 210:214] == 255).all()
-    assert all((picture[:16, i * 214 : i * 214 + 210] < 128).any() for i in range(5))  # a title over each
+    assert np.abs(shown[0] - window).max() <= 0.5 + 1e-3
+    assert (shown[0].min(), shown[0].max()) == (0, 255)
+    assert np.array_equal(shown[1] == 255, noise > 0)  # far above the clean image's window, or far below
+    assert np.array_equal(shown[2], shown[0])
+    assert np.array_equal(shown[3][100:], shown[0][100:])
+    assert (shown[3][:100] >= shown[0][:100]).all()
+    assert set(np.unique(shown[4][100:])) == {128}  # no residual is mid-grey
+    assert np.abs(shown[4][:100] - (0.5 + 5 * 0.02) * 255).max() <= 1
+    assert np.abs(shown[5][100:] - (0.5 + noise[100:] / 6) * 255).max() <= 1
+    assert np.abs(shown[5][:100] - (0.5 + (noise[:100] - 0.02) / 6) * 255).max() <= 1
 
 
 def test_small_images_are_enlarged_without_smoothing() -> None:
     clean = np.array([[0.0, 1.0], [0.5, 0.25]], np.float32)
-    picture = panel(clean, clean, clean, clean, 1.0)
-    assert picture.shape == (2 * 96 + 16, 5 * 192 + 16)
-    assert np.array_equal(picture[16:, :192][::96, ::96], [[0, 255], [128, 64]])
-    assert len(np.unique(picture[16:, :192])) == 4
+    shown = tiles(panel(clean, clean, clean, clean, 1.0), 2 * 96, 192)
+    assert np.array_equal(shown[0][::96, ::96], [[0, 255], [128, 64]])
+    assert len(np.unique(shown[0])) == 4
 
 
 def test_constant_image_gives_a_panel() -> None:

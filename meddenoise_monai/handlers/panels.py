@@ -8,19 +8,22 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from .comparison import BaselineComparison
 from .run import RunTracker
 
 __all__ = ["ImagePanels", "panel"]
 
+COLUMNS, GAP, HEAD = 3, 4, 16  # tiles in a row; pixels between them, and above each for its title
+
 
 class ImagePanels:
     """Handler of the validation engine: logs pictures of the first images, the same ones each time.
 
-    A panel shows, side by side, the clean image, the noisy one, the best baseline's result, ours, and what ours
-    leaves of the difference to the clean image, times `residual_gain` around mid-grey. MLflow shows a slider over the
-    steps. Volumes show their middle slice.
+    A panel (see `panel`) shows the clean image, the noisy one, the best baseline's result, ours, and what ours removed
+    and left. MLflow shows a slider over the steps, which begins at 0: validate once before the training starts, or the
+    slider opens on nothing. Volumes show their middle slice.
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ class ImagePanels:
     interval
         Epochs between two panels; the first validation always gives one.
     residual_gain
-        Factor on the residual.
+        Factor on what ours left.
     """
 
     def __init__(
@@ -85,19 +88,33 @@ def panel(
     ours: NDArray[np.float32],
     residual_gain: float,
 ) -> NDArray[np.uint8]:
-    """One picture (H + title, 5 W + gaps), uint8, of five images (H, W) on [0, 1], all in the clean image's window."""
-    from PIL import Image, ImageDraw
+    """One picture, uint8, of six tiles in two rows; the five images are (H, W) on [0, 1].
 
+    Above: clean, noisy, best baseline. Below: ours, then ``ours - clean`` times `residual_gain` and ``noisy - ours``
+    divided by six standard deviations of the noise, both around mid-grey: structure in either was harmed. The images
+    share the clean one's window. Two rows of three, because MLflow fits a picture into a square.
+    """
     low, high = float(clean.min()), float(clean.max())
-    tiles = [(image - low) / max(high - low, 1e-6) for image in (clean, noisy, baseline, ours)]
-    tiles.append(0.5 + residual_gain * (ours - clean))
-    titles = ["clean", "noisy", "best baseline", "ours", f"(ours - clean) x {residual_gain:g}"]
+    sigma = max(float((noisy - clean).std()), 1e-6)
+
+    def windowed(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        scaled: NDArray[np.float32] = (image - low) / max(high - low, 1e-6)
+        return scaled
+
+    tiles = {
+        "clean": windowed(clean),
+        "noisy": windowed(noisy),
+        "best baseline": windowed(baseline),
+        "ours": windowed(ours),
+        f"(ours - clean) x {residual_gain:g}": 0.5 + residual_gain * (ours - clean),
+        "noisy - ours, +-3 sigma": 0.5 + (noisy - ours) / (6 * sigma),
+    }
     zoom = max(1, -(-192 // clean.shape[1]))  # titles need some 190 pixels of width
-    gap, head = 4, 16
-    height, width = clean.shape[0] * zoom, clean.shape[1] * zoom
-    canvas = Image.new("L", (5 * width + 4 * gap, height + head), 255)
-    for column, (tile, title) in enumerate(zip(tiles, titles, strict=True)):
+    width, height = clean.shape[1] * zoom + GAP, clean.shape[0] * zoom + HEAD
+    canvas = Image.new("L", (COLUMNS * width - GAP, len(tiles) // COLUMNS * height), 255)
+    for index, (title, tile) in enumerate(tiles.items()):
         grey = np.kron((np.clip(tile, 0, 1) * 255 + 0.5).astype(np.uint8), np.ones((zoom, zoom), np.uint8))
-        canvas.paste(Image.fromarray(grey), (column * (width + gap), head))
-        ImageDraw.Draw(canvas).text((column * (width + gap) + 2, 2), title, fill=0)
+        left, top = index % COLUMNS * width, index // COLUMNS * height
+        canvas.paste(Image.fromarray(grey), (left, top + HEAD))
+        ImageDraw.Draw(canvas).text((left + 2, top + 2), title, fill=0)
     return np.asarray(canvas)

@@ -175,6 +175,9 @@ def test_training_evaluation_and_inference_follow_each_other(
         "baselines/gaussian_ssim", "baselines/noisy_psnr", "validation/gain_over_noisy_ssim",
         "validation/gain_over_best_baseline_psnr", "test/dae_ssim",
     }  # fmt: skip
+    # The sliders of the panels open at step 0: it must have a picture.
+    panels = [path.name for path in (tmp_path / "mlruns").rglob("panel_1+step+*.png")]
+    assert sorted(int(name.split("+")[2]) for name in panels) == [0, *range(1, tiny["max_epochs"] + 1)]
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["methods"]) == {"noisy", "gaussian", "median", "dae"}
     assert results["methods"]["dae"]["ssim"]["mean"] == pytest.approx(logged["test/dae_ssim"])
