@@ -75,6 +75,7 @@ class ImagePanels:
         clean, noisy, ours = picture(Keys.LABEL), picture(Keys.IMAGE), picture(Keys.PRED)
         if index not in self._baseline:
             self._baseline[index] = self.comparison.best(noisy, float(np.std(noisy - clean)))
+        # No "/" in the key, as metrics have: MLflow 3.17 shows no card for such images.
         self.tracker.run.log_image(
             f"panel_{index + 1}", panel(clean, noisy, self._baseline[index], ours, self.residual_gain),
             step=engine.state.epoch,
