@@ -1,13 +1,15 @@
 """Cases x methods -> one tidy table: which denoiser does how well on which image.
 
 A case is a clean image and its noisy version; a method is any callable ``(noisy, sigma) -> denoised``. `evaluate`
-scores every method on every case, `summarise` takes means, `as_markdown` prints them.
+scores every method on every case, `summarise` takes means, `intervals` says how sure they are, `as_markdown` prints
+them.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import replace_whole
+from .intervals import bootstrap_interval
 from .metrics import score
 
-__all__ = ["Case", "Score", "as_columns", "as_markdown", "evaluate", "summarise", "write_scores"]
+__all__ = ["Case", "Score", "as_columns", "as_markdown", "evaluate", "intervals", "summarise", "write_scores"]
 
 Method = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 
@@ -28,13 +31,15 @@ Method = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 class Case:
     """A noisy image (H, W) or (D, H, W) and the clean one behind it, on the [0, 1] scale.
 
-    `name` says nothing of a patient and may be sent anywhere; `file` is for files on this machine alone.
+    `name` says nothing of a patient and may be sent anywhere; `file` and `patient` (the name, if there is none) are for
+    files on this machine alone.
     """
 
     name: str
     clean: NDArray[np.float32]
     noisy: NDArray[np.float32]
     file: str = ""
+    patient: str = ""
 
     @property
     def sigma(self) -> float:
@@ -44,7 +49,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Score:
-    """One method on one case; SSIM by Wang et al. 2004 and as MATLAB computes it, PSNR in dB, RMSE on [0, 1]."""
+    """One method on one case: SSIM by Wang et al. 2004 and as MATLAB computes it, PSNR in dB, RMSE on [0, 1], and the
+    time it took (None: not measured)."""
 
     case: str
     method: str
@@ -53,6 +59,8 @@ class Score:
     psnr: float
     rmse: float
     file: str = ""
+    patient: str = ""
+    seconds_per_megapixel: float | None = None
 
 
 METRICS = ("ssim", "ssim_matlab", "psnr", "rmse")
@@ -75,9 +83,21 @@ def evaluate(
     scores = []
     for case in cases:
         for name, method in {"noisy": lambda noisy, sigma: noisy, **methods}.items():
-            values = score(case.clean, method(case.noisy, case.sigma), data_range=1.0)
-            means = {metric: float(values[metric]) for metric in METRICS}
-            scores.append(Score(case.name, name, **means, file=case.file))
+            sigma = case.sigma
+            started = time.perf_counter()
+            result = method(case.noisy, sigma)
+            seconds = time.perf_counter() - started
+            values = score(case.clean, result, data_range=1.0)
+            scores.append(
+                Score(
+                    case.name,
+                    name,
+                    **{metric: float(values[metric]) for metric in METRICS},
+                    file=case.file,
+                    patient=case.patient or case.name,
+                    seconds_per_megapixel=seconds / case.noisy.size * 1e6,
+                )
+            )
         if progress is not None:
             progress(case.name)
     return scores
@@ -95,6 +115,19 @@ def summarise(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
     }
 
 
+def intervals(scores: Sequence[Score]) -> dict[str, dict[str, tuple[float, float] | None]]:
+    """The 95 % bootstrap interval over patients of each mean of `summarise` (see `bootstrap_interval`)."""
+    methods = dict.fromkeys(entry.method for entry in scores)
+    return {
+        method: {
+            metric: bootstrap_interval([getattr(s, metric) for s in chosen], [s.patient or s.case for s in chosen])
+            for metric in METRICS
+        }
+        for method in methods
+        for chosen in [[entry for entry in scores if entry.method == method]]
+    }
+
+
 def as_columns(summary: Mapping[str, Mapping[str, float]]) -> dict[str, list[Any]]:
     """The summary as columns, for a table in MLflow."""
     return {
@@ -104,7 +137,10 @@ def as_columns(summary: Mapping[str, Mapping[str, float]]) -> dict[str, list[Any
 
 
 def as_markdown(
-    summary: Mapping[str, Mapping[str, float]], notes: Mapping[str, str] | None = None, metrics: Sequence[str] = METRICS
+    summary: Mapping[str, Mapping[str, float]],
+    notes: Mapping[str, str] | None = None,
+    metrics: Sequence[str] = METRICS,
+    ranges: Mapping[str, Mapping[str, tuple[float, float] | None]] | None = None,
 ) -> str:
     """The summary as a Markdown table that also reads well in a terminal.
 
@@ -116,12 +152,18 @@ def as_markdown(
         What stands in the last column, by method, such as a baseline's parameters.
     metrics
         The columns.
+    ranges
+        From `intervals`: stands behind each mean.
     """
     heads = {"ssim": "SSIM", "ssim_matlab": "SSIM (MATLAB)", "psnr": "PSNR [dB]", "rmse": "RMSE"}
     digits = {"psnr": 2}
     rows = [["method", *(heads[metric] for metric in metrics), *(["parameters"] if notes else [])]]
     for method, values in summary.items():
-        cells = [f"{values[metric]:.{digits.get(metric, 4)}f}" for metric in metrics]
+        cells = []
+        for metric in metrics:
+            form = f".{digits.get(metric, 4)}f"
+            ends = ranges[method][metric] if ranges is not None else None
+            cells.append(f"{values[metric]:{form}}" + (f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends else ""))
         rows.append([method, *cells, *([notes.get(method, "")] if notes else [])])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -131,11 +173,13 @@ def as_markdown(
     return "\n".join(lines)
 
 
-def write_scores(folder: Path, scores: Sequence[Score], protocol: Mapping[str, Any]) -> None:
+def write_scores(
+    folder: Path, scores: Sequence[Score], protocol: Mapping[str, Any], parameters: Mapping[str, int] | None = None
+) -> None:
     """Write ``per_image.csv``, ``results.json`` and ``table.md`` into `folder`, each whole or not at all.
 
     ``case_files.csv`` beside them says which file each case is. File names can name patients: it alone holds them, so
-    that the others can be passed on.
+    that the others can be passed on. `parameters` are the numbers of weights of the networks among the methods.
     """
     summary = summarise(scores)
     with replace_whole(folder / "per_image.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
@@ -146,13 +190,17 @@ def write_scores(folder: Path, scores: Sequence[Score], protocol: Mapping[str, A
     if files:
         with replace_whole(folder / "case_files.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([("case", "file"), *files.items()])
-    content = {
-        "protocol": dict(protocol),
-        "methods": {
-            method: {metric: {"mean": values[metric]} for metric in METRICS} for method, values in summary.items()
-        },
-    }
+    ranges = intervals(scores)
+    methods: dict[str, dict[str, Any]] = {}
+    for method, values in summary.items():
+        methods[method] = {metric: {"mean": values[metric], "ci95": ranges[method][metric]} for metric in METRICS}
+        times = [entry.seconds_per_megapixel for entry in scores if entry.method == method]
+        measured = [seconds for seconds in times if seconds is not None]
+        methods[method]["seconds_per_megapixel"] = float(np.mean(measured)) if measured else None
+        if parameters and method in parameters:
+            methods[method]["parameters"] = parameters[method]
+    content = {"protocol": dict(protocol), "methods": methods}
     with replace_whole(folder / "results.json") as path:
         path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     with replace_whole(folder / "table.md") as path:
-        path.write_text(as_markdown(summary) + "\n", encoding="utf-8")
+        path.write_text(as_markdown(summary, ranges=ranges) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,16 @@ from meddenoise_monai.evaluation import (
     as_columns,
     as_markdown,
     evaluate,
+    intervals,
     summarise,
     write_scores,
 )
 
 SCORES = [
     Score("a", "noisy", 0.5, 0.25, 20.0, 0.1, "/in/a, b.png"),
-    Score("a", "zeta", 0.75, 0.5, 30.0, 0.05, "/in/a, b.png"),
+    Score("a", "zeta", 0.75, 0.5, 30.0, 0.05, "/in/a, b.png", seconds_per_megapixel=2.0),
     Score("b", "noisy", 0.25, 0.75, 22.0, 0.2),
-    Score("b", "zeta", 1.0, 1.0, 40.0, 0.0),
+    Score("b", "zeta", 1.0, 1.0, 40.0, 0.0, seconds_per_megapixel=4.0),
 ]
 SUMMARY = {
     "noisy": {"ssim": 0.375, "ssim_matlab": 0.5, "psnr": 21.0, "rmse": pytest.approx(0.15)},
@@ -106,6 +108,23 @@ def test_summary_is_the_mean_in_the_order_of_the_methods() -> None:
     assert summarise([]) == {}
 
 
+def test_intervals_are_those_of_the_patients() -> None:
+    scores = [replace(score, patient="one") for score in SCORES]
+    assert intervals(scores)["zeta"] == dict.fromkeys(METRICS)  # one patient says nothing of others
+    assert intervals(SCORES)["zeta"]["psnr"] == (30.0, 40.0)  # without a name, each case is a patient
+
+
+def test_time_is_that_of_the_method() -> None:
+    def slow(noisy: Any, sigma: float) -> Any:
+        time.sleep(0.05)
+        return noisy
+
+    (case,) = cases(1)
+    entries = {entry.method: entry for entry in evaluate([replace(case, patient="p")], {"slow": slow})}
+    assert (entries["slow"].seconds_per_megapixel or 0) >= 0.05 / case.noisy.size * 1e6
+    assert entries["slow"].patient == "p"
+
+
 def test_columns() -> None:
     columns = as_columns({"a": dict.fromkeys(METRICS, 1 / 3), "b": dict.fromkeys(METRICS, 2.0)})
     assert columns == {"method": ["a", "b"], **{metric: [0.3333, 2.0] for metric in METRICS}}
@@ -127,7 +146,7 @@ def test_table_layout() -> None:
 
 def test_files_hold_the_scores(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
-    write_scores(folder, SCORES, {"sigma": 0.1})
+    write_scores(folder, SCORES, {"sigma": 0.1}, {"zeta": 7})
     assert sorted(path.name for path in folder.iterdir()) == [
         "case_files.csv",
         "per_image.csv",
@@ -140,16 +159,20 @@ def test_files_hold_the_scores(tmp_path: Path) -> None:
         files = {row["case"]: row["file"] for row in csv.DictReader(stream)}
     assert files == {"a": "/in/a, b.png"}
     read = [Score(row["case"], row["method"], *(float(row[metric]) for metric in METRICS)) for row in rows]
-    assert read == [replace(score, file="") for score in SCORES]
+    assert read == [replace(score, file="", seconds_per_megapixel=None) for score in SCORES]
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert results == {
-        "protocol": {"sigma": 0.1},
-        "methods": {
-            method: {metric: {"mean": value} for metric, value in row.items()}
-            for method, row in summarise(SCORES).items()
-        },
-    }
-    assert (folder / "table.md").read_text(encoding="utf-8") == as_markdown(summarise(SCORES)) + "\n"
+    assert results["protocol"] == {"sigma": 0.1}
+    for method, row in summarise(SCORES).items():
+        written = results["methods"][method]
+        assert {metric: written[metric]["mean"] for metric in METRICS} == row
+        assert {metric: tuple(written[metric]["ci95"]) for metric in METRICS} == intervals(SCORES)[method]
+    assert results["methods"]["noisy"]["seconds_per_megapixel"] is None
+    assert results["methods"]["zeta"]["seconds_per_megapixel"] == 3.0
+    assert "parameters" not in results["methods"]["noisy"]
+    assert results["methods"]["zeta"]["parameters"] == 7
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    assert table == as_markdown(summarise(SCORES), ranges=intervals(SCORES)) + "\n"
+    assert "| 35.00 [30.00, 40.00] |" in table
 
 
 def test_files_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

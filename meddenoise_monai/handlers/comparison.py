@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..baselines import TunedBaseline, available_baselines, make_baseline, tune_all
 from ..errors import UsageError, nearest
-from ..evaluation import Case, Score, as_columns, as_markdown, evaluate, summarise, write_scores
+from ..evaluation import Case, Score, as_columns, as_markdown, evaluate, intervals, summarise, write_scores
 from ..inference import load_weights
 from ..tracking import case_id
 from .run import RunTracker
@@ -24,6 +24,9 @@ from .run import RunTracker
 __all__ = ["BaselineComparison", "FinalComparison", "cases_of"]
 
 _log = logging.getLogger(__name__)
+
+# A bootstrap over fewer promises more certainty than there is, so none is printed.
+FEWEST_PATIENTS = 10
 
 
 def cases_of(dataset: Any) -> list[Case]:
@@ -34,6 +37,7 @@ def cases_of(dataset: Any) -> list[Case]:
             item["label"][0].numpy(),
             item["image"][0].numpy(),
             file=str(item.get("source", "")),
+            patient=str(item.get("patient", "")),
         )
         for index, item in enumerate(dataset[i] for i in range(len(dataset)))
     ]
@@ -205,12 +209,18 @@ class FinalComparison:
                             for key, value in baseline.parameters.items())
             for name, baseline in self.comparison.tuned.items()
         }  # fmt: skip
-        write_scores(self.folder, scores, {**self.protocol, "baseline_parameters": notes, "cases": len(self.dataset)})
+        patients = len({entry.patient for entry in scores})
+        protocol = {**self.protocol, "baseline_parameters": notes, "cases": len(self.dataset), "patients": patients}
+        weights = sum(parameter.numel() for parameter in self.network.parameters())
+        write_scores(self.folder, scores, protocol, {self.NAME: weights})
         run = self.tracker.run
         run.log_table("comparison.json", {**as_columns(summary), "parameters": [notes.get(m, "") for m in summary]})
         self.tracker.log_group("test", _by_method(summary), step=0)
         self.tracker.finish(self.weights)
+        shown = intervals(scores) if patients >= FEWEST_PATIENTS else None
         print(f"\n{len(self.dataset)} held-out images, baselines tuned on the validation images:\n")
-        print(as_markdown(summary, notes, ("ssim", "psnr")))
+        print(as_markdown(summary, notes, ("ssim", "psnr"), shown))
+        if shown:
+            print(f"\n[…]: 95 % bootstrap interval over {patients} patients")
         print(f"\nper image: {self.folder / 'per_image.csv'}\nlook at it: {run.url_hint}", flush=True)
         return scores

@@ -180,6 +180,10 @@ def test_training_evaluation_and_inference_follow_each_other(
     assert sorted(int(name.split("+")[2]) for name in panels) == [0, *range(1, tiny["max_epochs"] + 1)]
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results["methods"]) == {"noisy", "gaussian", "median", "dae"}
+    small = meddenoise_monai.ResidualDenoisingAutoencoder(widths=TINY_NETWORK["widths"], blocks=1)
+    assert results["methods"]["dae"]["parameters"] == sum(weight.numel() for weight in small.parameters())
+    assert results["methods"]["dae"]["seconds_per_megapixel"] > 0
+    assert results["protocol"]["patients"] == results["protocol"]["cases"]
     assert results["methods"]["dae"]["ssim"]["mean"] == pytest.approx(logged["test/dae_ssim"])
 
     overrides = {name: tiny[name] for name in ("bundle_root", "dataset_dir", "ckpt_dir", "output_dir", "network_def",
@@ -223,6 +227,9 @@ def test_paper_overlay_trains_on_shrunk_whole_images(tiny: dict[str, Any], tmp_p
     # v = 0.1 var; clipping to [0, 1] takes some of it away
     assert 0.6 < float(residual / (0.1 * case["label"].var()).sqrt()) < 1.05
     assert metrics_of(tmp_path, "meddenoise paper protocol")["validation/ssim"] > -1
+    protocol = json.loads((tmp_path / "results.json").read_text())["protocol"]
+    assert protocol["noise"] == "{'model': 'variance_gaussian', 'factor': 0.1}, clipped to [0, 1]"
+    assert protocol["sigma"] is None  # it plays no part
 
 
 def test_pairs_are_trained_without_synthetic_noise(tiny: dict[str, Any], tmp_path: Path) -> None:
