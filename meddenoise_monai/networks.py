@@ -147,11 +147,15 @@ class ResidualDenoisingAutoencoder(nn.Module):
         Channels of each level, finest first; every level beyond the first halves the resolution.
     blocks
         Residual blocks at each level, on the way down and again on the way up.
+    stride
+        Of the first and the last convolution, whose kernels are three times as wide. With 2 the finest level works at
+        half the resolution, as in FFDNet (Zhang et al., TIP 2018): at full resolution a CPU moves memory rather than
+        computes. A kernel of 6 with stride 2 is one of 3 over the image's four interleaved halves.
 
     Notes
     -----
     Input and output are ``(B, C, H, W)`` or ``(B, C, D, H, W)``, any size: images whose size is no multiple of
-    ``2 ** (len(widths) - 1)`` are mirrored and cropped back.
+    ``stride * 2 ** (len(widths) - 1)`` are mirrored and cropped back.
     """
 
     def __init__(
@@ -161,6 +165,7 @@ class ResidualDenoisingAutoencoder(nn.Module):
         out_channels: int = 1,
         widths: Sequence[int] = (16, 32, 64, 128),
         blocks: int = 2,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         _check_spatial_dims(spatial_dims)
@@ -170,14 +175,16 @@ class ResidualDenoisingAutoencoder(nn.Module):
             raise ValueError(f"out_channels ({out_channels}) must not exceed in_channels ({in_channels})")
         if blocks < 1:
             raise ValueError(f"blocks must be at least 1, got {blocks}")
+        if stride < 1:
+            raise ValueError(f"stride must be at least 1, got {stride}")
         conv, conv_transposed = _CONV[spatial_dims], _CONV_TRANSPOSED[spatial_dims]
 
         def stage(channels: int) -> nn.Module:
             return nn.Sequential(*(_ResidualBlock(conv, channels) for _ in range(blocks)))
 
         self.out_channels = out_channels
-        self.multiple = 2 ** (len(widths) - 1)
-        self.head = conv(in_channels, widths[0], 3, padding=1, bias=False)
+        self.multiple = stride * 2 ** (len(widths) - 1)
+        self.head = conv(in_channels, widths[0], 3 * stride, stride=stride, padding=stride, bias=False)
         self.encoder = nn.ModuleList(stage(width) for width in widths[:-1])
         self.down = nn.ModuleList(
             conv(fine, coarse, 2, stride=2, bias=False) for fine, coarse in itertools.pairwise(widths)
@@ -188,7 +195,7 @@ class ResidualDenoisingAutoencoder(nn.Module):
             for fine, coarse in reversed(list(itertools.pairwise(widths)))
         )
         self.decoder = nn.ModuleList(stage(width) for width in reversed(widths[:-1]))
-        self.tail = conv(widths[0], out_channels, 3, padding=1, bias=False)
+        self.tail = conv_transposed(widths[0], out_channels, 3 * stride, stride=stride, padding=stride, bias=False)
         for weight in self.tail.parameters():
             nn.init.zeros_(weight)
 
@@ -206,9 +213,10 @@ class ResidualDenoisingAutoencoder(nn.Module):
         network = cls(
             spatial_dims=head.ndim - 2,
             in_channels=head.shape[1],
-            out_channels=tail.shape[0],
+            out_channels=tail.shape[1],
             widths=(head.shape[0], *(state[f"down.{level}.weight"].shape[0] for level in range(levels))),
             blocks=sum(name.startswith("bottom.") for name in state) // 2,
+            stride=head.shape[-1] // 3,
         )
         network.load_state_dict(dict(state))
         return network

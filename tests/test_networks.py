@@ -28,10 +28,11 @@ def parameters(network: nn.Module) -> int:
 
 
 SMALL = small()
+COARSE = small(stride=2)
 PAPER = ConvDenoisingAutoencoder(channels=4).eval()
 
 
-@pytest.mark.parametrize("network", [SMALL, PAPER], ids=["residual", "paper"])
+@pytest.mark.parametrize("network", [SMALL, COARSE, PAPER], ids=["residual", "stride 2", "paper"])
 @settings(max_examples=40, deadline=None)
 @given(height=sizes, width=sizes)
 def test_any_image_size_comes_back(network: nn.Module, height: int, width: int) -> None:
@@ -62,11 +63,11 @@ def test_sizes_that_fit_are_not_padded() -> None:
     assert seen == [(24, 40), (24, 40), (24, 40), (24, 36)]
 
 
-@given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 1000))
+@given(scale=st.floats(1e-3, 1e3), seed=st.integers(0, 1000), stride=st.integers(1, 3))
 @settings(max_examples=10, deadline=None)
-def test_residual_network_is_positively_homogeneous(scale: float, seed: int) -> None:
+def test_residual_network_is_positively_homogeneous(scale: float, seed: int, stride: int) -> None:
     image = torch.randn(1, 1, 19, 22, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    network = small().double()
+    network = small(stride=stride).double()
     with torch.no_grad():
         expected = scale * network(image)
         assert torch.allclose(network(scale * image), expected, rtol=1e-9, atol=1e-12 * scale)
@@ -88,6 +89,8 @@ def test_residual_network_has_no_additive_constant(spatial_dims: int) -> None:
         ({}, (2, 1, 37, 50)),
         ({"spatial_dims": 3, "widths": (4, 8)}, (1, 1, 5, 6, 7)),
         ({"in_channels": 3}, (1, 3, 9, 9)),
+        ({"stride": 2}, (1, 1, 37, 50)),
+        ({"stride": 4, "spatial_dims": 3, "widths": (4, 8)}, (1, 1, 5, 6, 17)),
     ],
 )
 def test_untrained_network_returns_its_input(options: dict[str, Any], shape: tuple[int, ...]) -> None:
@@ -111,6 +114,21 @@ def test_default_network_has_about_a_million_parameters() -> None:
     assert 1.0e6 <= count <= 1.1e6
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_stride_is_a_network_over_interleaved_parts(stride: int) -> None:
+    network = small(stride=stride).double()
+    parts = ResidualDenoisingAutoencoder(2, stride**2, stride**2, (4, 4, 8, 8), 1).double()
+    state = dict(network.state_dict())
+    # A convolution of the parts is one of the image whose kernel interleaves theirs.
+    state["head.weight"] = nn.functional.pixel_unshuffle(state["head.weight"], stride)
+    state["tail.weight"] = nn.functional.pixel_unshuffle(state["tail.weight"], stride)
+    parts.load_state_dict(state)
+    image = torch.rand(1, 1, 24 * stride, 40 * stride, dtype=torch.float64)
+    with torch.no_grad():
+        interleaved = parts(nn.functional.pixel_unshuffle(image, stride))
+        assert torch.allclose(network(image), nn.functional.pixel_shuffle(interleaved, stride), atol=1e-12)
+
+
 def test_network_of_one_level() -> None:
     network = small(widths=(4,))
     assert network.multiple == 1
@@ -125,6 +143,7 @@ def test_network_of_one_level() -> None:
         (ResidualDenoisingAutoencoder, {"widths": (4, 0)}, "widths"),
         (ResidualDenoisingAutoencoder, {"out_channels": 2}, "out_channels"),
         (ResidualDenoisingAutoencoder, {"blocks": 0}, "blocks"),
+        (ResidualDenoisingAutoencoder, {"stride": 0}, "stride"),
         (ConvDenoisingAutoencoder, {"spatial_dims": 4}, "spatial_dims"),
         (ConvDenoisingAutoencoder, {"activation": "gelu"}, "activation"),
         (ConvDenoisingAutoencoder, {"kernel_size": 4}, "kernel_size"),
@@ -136,7 +155,9 @@ def test_wrong_parameters_are_refused_by_name(kind: Any, options: dict[str, Any]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("network", [SMALL, small(spatial_dims=3), PAPER], ids=["2D", "3D", "paper"])
+@pytest.mark.parametrize(
+    "network", [SMALL, COARSE, small(spatial_dims=3), PAPER], ids=["2D", "stride 2", "3D", "paper"]
+)
 def test_scripted_network_equals_eager(network: nn.Module) -> None:
     scripted = torch.jit.script(network)
     three = any(parameter.ndim == 5 for parameter in network.parameters())
@@ -163,6 +184,8 @@ def test_traced_network_equals_eager(network: nn.Module) -> None:
         {"widths": (6,)},
         {"spatial_dims": 3, "widths": (2, 4, 6)},
         {"in_channels": 3, "out_channels": 2},
+        {"stride": 2, "widths": (4, 6)},
+        {"stride": 3, "spatial_dims": 3, "widths": (2, 4)},
     ],
 )
 def test_size_is_read_off_the_weights(options: dict[str, Any]) -> None:
