@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     "read_datalist",
     "sample_datalist",
     "split_patients",
+    "weights_of",
 ]
 
 SPLITS = ("training", "validation", "test")
@@ -132,8 +133,8 @@ def folder_datalist(folder: str | os.PathLike[str], seed: int = 0) -> Datalist:
 def read_datalist(path: str | os.PathLike[str]) -> Datalist:
     """Read a MONAI datalist; relative paths count from its own folder.
 
-    Items are ``{"image": path, "label": path?, "patient": id?}``; one with a `label` is a real noisy/clean pair and
-    comes back with ``"paired": True``.
+    Items are ``{"image": path, "label": path?, "patient": id?, "weight": number?}``; one with a `label` is a real
+    noisy/clean pair and comes back with ``"paired": True``; the weight says how often it is drawn (see `weights_of`).
 
     Raises
     ------
@@ -362,6 +363,23 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
     """At most `count` of the items, evenly spread over the list, so that no source at its end is left out."""
     count = min(count, len(items))
     return [items[index * len(items) // count] for index in range(count)]
+
+
+def weights_of(items: Iterable[Mapping[str, Any]]) -> list[float]:
+    """How often each item is drawn in training, relative to the others: its ``"weight"``, or 1.
+
+    Raises
+    ------
+    InputError
+        If a weight is no positive number.
+    """
+    weights = []
+    for item in items:
+        weight = item.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            raise InputError(f"{item.get('image')}: the weight {weight!r} is no positive number", "mend the datalist")
+        weights.append(float(weight))
+    return weights
 
 
 def input_items(folder: str) -> list[Item]:

@@ -150,7 +150,7 @@ class ResidualDenoisingAutoencoder(nn.Module):
     stride
         Of the first and the last convolution, whose kernels are three times as wide. With 2 the finest level works at
         half the resolution, as in FFDNet (Zhang et al., TIP 2018): at full resolution a CPU moves memory rather than
-        computes. A kernel of 6 with stride 2 is one of 3 over the image's four interleaved halves.
+        computes. A kernel of 6 with stride 2 is one of 3 over the four images of every other row and column.
 
     Notes
     -----

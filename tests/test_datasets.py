@@ -29,6 +29,7 @@ from meddenoise_monai.datasets import (
     read_datalist,
     sample_datalist,
     split_patients,
+    weights_of,
 )
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.images import read_image
@@ -404,6 +405,16 @@ def test_folder_of_single_images_warns_that_patients_are_a_guess(
         path.rename(target)
     folder_datalist(tmp_path / "nested")
     assert "another patient" not in caplog.text
+
+
+def test_weights_are_one_unless_given() -> None:
+    assert weights_of([{"image": "a"}, {"image": "b", "weight": 2}, {"image": "c", "weight": 0.5}]) == [1.0, 2.0, 0.5]
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf"), True, "2", None])
+def test_weights_that_are_none_are_refused(weight: object) -> None:
+    with pytest.raises(InputError, match=r"a\.png: the weight"):
+        weights_of([{"image": "a.png", "weight": weight}])
 
 
 def test_evenly_spreads_and_never_exceeds() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.samples import write_patients
+from tests.samples import write_model, write_patients
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -122,3 +122,81 @@ def test_ssim_benchmark_prints_the_ratio(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert "MONAI / ours" in shown
     assert float(shown.splitlines()[-1].rsplit(" ", 1)[1]) < 1e-5
+
+
+def mias_films(folder: Path, count: int) -> Path:
+    write_patients(folder, count=count, size=64)
+    for number, path in enumerate(sorted(folder.iterdir()), start=1):
+        path.rename(folder / f"mdb{number:03d}.png")
+    return folder
+
+
+def test_release_datalist_gives_each_source_its_share(tmp_path: Path) -> None:
+    release = load("train_release")
+    films = mias_films(tmp_path / "films", 40)
+    (films / "Info.png").write_bytes(b"no film")
+    content = release.release_datalist(films, tmp_path / "out", synthetic=3, size=32)
+    shares: dict[str, float] = {}
+    for item in content["training"]:
+        path = Path(item["image"])
+        source = "mini-MIAS" if path.parent == films else "synthetic" if "synthetic" in path.name else "packages"
+        shares[source] = shares.get(source, 0) + item["weight"]
+    assert shares == pytest.approx(release.SHARES)
+    split = release.mini_mias_split(films)
+    assert {Path(item["image"]).name for part in split.values() for item in part} == {
+        f"mdb{number:03d}.png" for number in range(1, 41)
+    }
+    patients = [{item["patient"] for item in split[part]} for part in ("training", "validation", "test")]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 20
+    assert not [item for part in ("validation", "test") for item in content[part] if "synthetic" in item["image"]]
+
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "synthetic").iterdir()}
+    release.release_datalist(films, tmp_path / "out", synthetic=3, size=32)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "synthetic").iterdir()} == made
+
+
+def test_release_is_trained_recorded_and_gone_on_with(
+    tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    release = load("train_release")
+    monkeypatch.setattr(release, "ROOT", tmp_path / "root")  # where --install puts the weights
+    shutil.copytree(SCRIPTS.parent / "bundle" / "configs", tmp_path / "root" / "bundle" / "configs")
+    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
+    tiny = {
+        "mini_mias": str(mias_films(tmp_path / "films", 12)), "output": str(tmp_path), "synthetic": 2,
+        "synthetic_size": 64, "steps_per_epoch": 2, "warmup_steps": 1, "batch_size": 4, "validation_window": 48,
+        "baselines": ["gaussian"], "validation_images": 2, "val_interval": 1, "patch_size": 32,
+    }  # fmt: skip
+    release.main(**tiny, max_epochs=1)
+    release.main(**tiny, max_epochs=2, install=True)
+    record = json.loads((tmp_path / "release.json").read_text())
+    assert record["epochs"] == 2
+    assert list(record["curve"]["train/loss"]) == ["1", "2"]
+    assert len(record["training_data"]) == 16
+    installed = tmp_path / "root" / "bundle" / "models" / "model.pt"
+    assert installed.read_bytes() == (tmp_path / "models" / "model_best.pt").read_bytes()
+
+
+def test_quality_is_scored_on_windows_of_tissue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    quality = load("benchmark_quality")
+    monkeypatch.setattr(quality, "WINDOW", 32)
+    weights = write_model(tmp_path / "model.pt")
+    arguments = {
+        "mini_mias": str(mias_films(tmp_path / "films", 30)), "xray": str(write_patients(tmp_path / "xray", 4)),
+        "output": str(tmp_path / "out"), "weights": str(weights), "sigmas": (25,), "baselines": ("median", "gaussian"),
+    }  # fmt: skip
+    quality.main(**arguments)
+    shown = capsys.readouterr().out
+    assert "| method | mini-MIAS, 25 | X-ray, 25 |" in shown
+    assert [line.split("|")[1].strip() for line in shown.splitlines() if line.startswith("| ")][:6] == [
+        *("method", "noisy", "median", "gaussian", "ours", "method"),
+    ]
+    assert "| X-ray, 25 | 4 |" in shown
+    monkeypatch.setattr(quality, "classical", None)  # what is known is not computed again
+    quality.main(**arguments)
+    assert capsys.readouterr().out == shown

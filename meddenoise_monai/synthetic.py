@@ -1,0 +1,161 @@
+"""Synthetic images to train on, free of noise by construction: dead leaves and power-law textures.
+
+Real images carry noise of their own and show what their data set shows. These two models share the statistics of
+natural images (edges that occlude each other at all sizes; a spectrum that falls with a power of the frequency) and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from .errors import UsageError
+
+__all__ = ["dead_leaves", "power_law", "synthetic_image"]
+
+Image = NDArray[np.float32]
+
+
+def power_law(size: int, exponent: float, rng: np.random.Generator, anisotropy: float = 1.0) -> Image:
+    """A texture whose power spectrum falls as ``frequency ** -exponent``, with random phases.
+
+    Photographs and radiographs have exponents around 2, mammograms around 3 (Burgess, Medical Physics 28(4), 2001).
+
+    Parameters
+    ----------
+    size
+        Of the square image, pixels.
+    exponent
+        At least 0, which is white.
+    rng
+        Source of the random numbers.
+    anisotropy
+        Factor on the vertical frequencies before the law is applied; 1 is isotropic, others are streaky.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        (size, size), scaled to [0, 1] by its own extremes.
+
+    Raises
+    ------
+    UsageError
+        If a parameter is out of bounds.
+    """
+    if size < 2 or exponent < 0 or anisotropy <= 0:
+        raise UsageError(
+            f"no power-law texture of size {size}, exponent {exponent}, anisotropy {anisotropy}",
+            "size is at least 2, exponent not negative, anisotropy positive",
+        )
+    rows, columns = fft.fftfreq(size)[:, None] * anisotropy, fft.rfftfreq(size)[None, :]
+    frequency = np.hypot(rows, columns)
+    frequency[0, 0] = np.inf  # no offset
+    spectrum = fft.rfft2(rng.standard_normal((size, size))) * frequency ** (-exponent / 2)
+    return _to_unit(fft.irfft2(spectrum, (size, size)))
+
+
+def dead_leaves(size: int, rng: np.random.Generator, smallest: float = 2.0, largest: float = 0.0) -> Image:
+    """Discs and rectangles that fall on each other until they cover the image: the dead-leaves model.
+
+    Radii r have the density ``r ** -3``, which makes the image look alike at every scale (Lee, Mumford and Huang, IJCV
+    41, 2001). Half of the leaves are flat, the others carry a gradient, so that not all edges part two constants. Edges
+    are as wide as a pixel, as those of a camera are.
+
+    Parameters
+    ----------
+    size
+        Of the square image, pixels.
+    rng
+        Source of the random numbers.
+    smallest, largest
+        Radii of the leaves, pixels; 0 is half the size.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        (size, size), on [0, 1].
+
+    Raises
+    ------
+    UsageError
+        If the radii are not positive and increasing.
+    """
+    largest = largest or size / 2
+    if size < 1 or not 0 < smallest < largest:
+        raise UsageError(
+            f"no leaves of {smallest} to {largest} pixels in {size}", "give a small and a larger positive radius"
+        )
+    image = np.full((size, size), rng.random(), np.float32)
+    # As many leaves as cover the image four times: drawn from below, the last ones are seen.
+    low, high = smallest**-2, largest**-2
+    mean_area = np.pi * 2 * np.log(largest / smallest) / (low - high)
+    for _ in range(int(4 * size**2 / mean_area) + 1):
+        radius = (low - rng.random() * (low - high)) ** -0.5
+        _lay(image, radius, rng)
+    return np.clip(image, 0, 1)
+
+
+def _lay(image: Image, radius: float, rng: np.random.Generator) -> None:
+    size = len(image)
+    row, column = rng.uniform(-radius, size + radius, 2)
+    aspect = rng.uniform(0.5, 1)
+    angle = rng.uniform(0, np.pi)
+    level, slope = rng.random(), rng.uniform(-0.5, 0.5) * (rng.random() < 0.5)
+    round_leaf = rng.random() < 0.7
+    reach = 1.5 * radius + 1
+    top, bottom = max(0, int(row - reach)), min(size, int(row + reach) + 2)
+    left, right = max(0, int(column - reach)), min(size, int(column + reach) + 2)
+    if top >= bottom or left >= right:
+        return
+    y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(row)
+    x = np.arange(left, right, dtype=np.float32)[None, :] - np.float32(column)
+    along = np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y
+    across = (np.float32(np.cos(angle)) * y - np.float32(np.sin(angle)) * x) / np.float32(aspect)
+    distance = np.hypot(along, across) if round_leaf else np.maximum(np.abs(along), np.abs(across))
+    cover = np.clip(np.float32(radius + 0.5) - distance, 0, 1)
+    leaf = np.float32(level) + np.float32(slope / radius) * along
+    part = image[top:bottom, left:right]
+    part += cover * (leaf - part)
+
+
+def synthetic_image(size: int, seed: int) -> Image:
+    """One of the images above, or a mixture of them, of random parameters: a function of `size` and `seed` alone.
+
+    A third each: dead leaves; a power-law texture of exponent 1.5 to 4; leaves that are textured by such a texture.
+    The contrast and the offset are drawn too, since no file fills [0, 1] evenly.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        (size, size), on [0, 1].
+
+    Raises
+    ------
+    UsageError
+        If `size` is below 8.
+    """
+    if size < 8:
+        raise UsageError(f"no synthetic image of {size} pixels", "8 is the least size")
+    rng = np.random.default_rng([0x5EED, size, seed])
+    kind = rng.integers(3)
+    leaves: Image | None = None
+    texture: Image | None = None
+    if kind != 1:
+        leaves = dead_leaves(size, rng, float(np.exp(rng.uniform(np.log(1.5), np.log(min(12, size / 4))))))
+    if kind != 0:
+        texture = power_law(size, rng.uniform(1.5, 4), rng, float(np.exp(rng.normal(0, 0.3))))
+    if leaves is not None and texture is not None:
+        weight = np.float32(rng.uniform(0.1, 0.6))
+        image = (1 - weight) * leaves + weight * texture
+    else:
+        image = leaves if leaves is not None else texture  # type: ignore[assignment]
+    contrast = np.float32(rng.uniform(0.3, 1))
+    return contrast * image + np.float32(rng.uniform(0, 1)) * (1 - contrast)
+
+
+def _to_unit(values: NDArray[np.float64]) -> Image:
+    low, high = values.min(), values.max()
+    unit: Image = ((values - low) / max(high - low, 1e-300)).astype(np.float32)
+    return unit

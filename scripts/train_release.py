@@ -1,0 +1,178 @@
+"""Train the weights that ship, from scratch, by `bundle/configs/train.json` and its overlay `release.json`.
+
+What it does:
+
+1. splits mini-MIAS by woman (70 % training, 10 % validation, 20 % test), adds the real images that ship inside our
+   dependencies and synthetic ones, made here (`meddenoise_monai.synthetic`), and writes OUTPUT/datalist.json;
+2. trains by the bundle's configurations; killed or stopped by `--minutes`, the same command goes on;
+3. writes OUTPUT/release.json: the fingerprint of the data, seed, steps, duration, machine, and the curve.
+
+With `--install` the best weights replace `bundle/models/model.pt`. It raises an InputError where the data are missing.
+
+    python scripts/train_release.py --mini_mias DIR --output OUT [--minutes 150] [--install]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = [str(ROOT / "bundle" / "configs" / name) for name in ("train.json", "release.json")]
+FRACTIONS = (0.7, 0.1, 0.2)
+SPLIT_SEED = 0
+# How often each source is drawn, whatever its number of images.
+SHARES = {"mini-MIAS": 0.5, "packages": 0.25, "synthetic": 0.25}
+
+
+def mini_mias_split(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The films as items of a datalist, split by woman."""
+    from meddenoise_monai.datasets import SPLITS, split_patients
+    from meddenoise_monai.images import find_images
+    from meddenoise_monai.public_data import COLLECTIONS
+
+    collection = COLLECTIONS["mini_mias"]
+    items = [
+        {"image": str(path.resolve()), "patient": collection.patient(number)}
+        for path in find_images(folder)
+        if (number := collection.number(path)) is not None
+    ]
+    split = split_patients((item["patient"] for item in items), SPLIT_SEED, FRACTIONS)
+    return {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
+
+
+def write_synthetic(folder: Path, count: int, size: int) -> list[dict[str, Any]]:
+    """Synthetic images as 16-bit PNG files; those that are there already are not made again."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    from meddenoise_monai.images import replace_whole
+    from meddenoise_monai.synthetic import synthetic_image
+
+    items = []
+    for number in tqdm(range(count), "synthetic images", leave=False, disable=None):
+        path = folder / f"synthetic-{size}-{number:04d}.png"
+        if not path.is_file():
+            grey = (synthetic_image(size, number) * 65535 + 0.5).astype(np.uint16)
+            with replace_whole(path) as temporary:
+                Image.fromarray(grey).save(temporary)
+        items.append({"image": str(path.resolve()), "patient": path.stem})
+    return items
+
+
+def release_datalist(mini_mias: Path, folder: Path, synthetic: int, size: int) -> dict[str, list[dict[str, Any]]]:
+    """All images; those of the training with the weights that give each source its share."""
+    from meddenoise_monai.datasets import SPLITS, sample_datalist
+
+    films, samples = mini_mias_split(mini_mias), sample_datalist()
+    sources = {
+        "mini-MIAS": films["training"],
+        "packages": samples["training"],
+        "synthetic": write_synthetic(folder / "synthetic", synthetic, size),
+    }
+    datalist = {part: [*films[part], *samples[part]] for part in SPLITS}
+    datalist["training"] = [
+        {**item, "weight": SHARES[name] / len(items)} for name, items in sources.items() for item in items
+    ]
+    return datalist
+
+
+def curve(database: Path) -> dict[str, dict[int, float]]:
+    """Loss and validation by epoch, as the tracked run has them."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("meddenoise release")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    names = ("train/loss", "validation/psnr", "validation/ssim", "validation/gain_over_best_baseline_psnr")
+    return {
+        name: {entry.step: entry.value for entry in client.get_metric_history(runs[0].info.run_id, name)}
+        for name in names
+        if runs
+    }
+
+
+def main(
+    mini_mias: str,
+    output: str,
+    minutes: float = 0.0,
+    synthetic: int = 300,
+    synthetic_size: int = 384,
+    seed: int = 0,
+    install: bool = False,
+    **overrides: Any,
+) -> None:
+    """Train, or go on with the training in OUTPUT.
+
+    Args:
+        mini_mias: folder of mini-MIAS films, ``mdb001.pgm`` or ``.png`` and so on.
+        output: where data, checkpoints, the MLflow database and the record go.
+        minutes: stop before the epoch that would end later than this, earlier runs counted in; 0 never does.
+        synthetic: how many synthetic images to make.
+        synthetic_size: their side, pixels.
+        seed: of the training.
+        install: copy the best weights to bundle/models/model.pt when the training is done.
+        overrides: of the configuration, such as --max_epochs 10.
+    """
+    import torch
+    from monai.bundle import ConfigWorkflow
+
+    from meddenoise_monai.identity import data_fingerprint
+    from meddenoise_monai.images import replace_whole
+    from meddenoise_monai.tracking import environment_versions
+
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    datalist = folder / "datalist.json"
+    content = release_datalist(Path(mini_mias), folder, synthetic, synthetic_size)
+    with replace_whole(datalist) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    workflow = ConfigWorkflow(
+        CONFIGS,
+        workflow_type="train",
+        bundle_root=str(ROOT / "bundle"),
+        datalist=str(datalist),
+        ckpt_dir=str(folder / "models"),
+        output_dir=str(folder / "eval"),
+        tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}",
+        resume=(folder / "models" / "checkpoint_last.pt").is_file(),
+        max_minutes=minutes,
+        seed=seed,
+        **overrides,
+    )
+    workflow.initialize()
+    workflow.run()
+    state: Mapping[str, Any] = torch.load(folder / "models" / "checkpoint_last.pt", weights_only=True)
+    record = {
+        "training_data": data_fingerprint(content["training"]),
+        "training_images": {name: len(items) for name, items in content.items()},
+        "seed": seed,
+        "overrides": {name: str(value) for name, value in overrides.items()},
+        "epochs": state["epoch"],
+        "best_epoch": state["best_epoch"],
+        "minutes": state["seconds"] / 60,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {workflow.parser.get_parsed_content('device')}",
+        "versions": environment_versions(),
+        "curve": curve(folder / "mlflow.db"),
+    }
+    with replace_whole(folder / "release.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    if install:
+        target = ROOT / "bundle" / "models" / "model.pt"
+        with replace_whole(target) as temporary:
+            shutil.copyfile(folder / "models" / "model_best.pt", temporary)
+        print(f"installed as {target}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    import fire
+
+    fire.Fire(main)
