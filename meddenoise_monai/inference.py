@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
 
 __all__ = ["AutocastInferer", "Denoiser", "TiledInferer", "check_network", "latest_weights", "load_denoiser",
            "load_weights", "weights_fingerprint"]  # fmt: skip
+
+# How many pixels a Denoiser has in work at a time; some 20 bytes are needed for each.
+CHUNK = 2**24
 
 _PRECISIONS: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -126,7 +130,7 @@ class TiledInferer(AutocastInferer):
         sizes = inputs.shape[2:]
         padded = pad_to_multiple(inputs, self.align)
         by_shape: dict[tuple[int, ...], list[tuple[int, tuple[tuple[int, int, int, int], ...]]]] = defaultdict(list)
-        for spans in product(*(self._spans(size) for size in padded.shape[2:])):
+        for spans in itertools.product(*(self._spans(size) for size in padded.shape[2:])):
             for image in range(len(inputs)):
                 by_shape[tuple(end - start for start, end, _, _ in spans)].append((image, spans))
         output: Tensor | None = None
@@ -299,19 +303,61 @@ class Denoiser:
             raise UsageError(f"strength must lie in [0, 1], got {strength}", "0 keeps all noise, 1 removes it")
         if sigma is not None and not sigma >= 0.0:
             raise UsageError(f"sigma must not be negative, got {sigma}", "give it in the image's own units")
-        if not np.isfinite(values).all():
+        lines = _pieces(values.shape)
+        if values.dtype.kind == "f" and not all(np.isfinite(values[line]).all() for line in lines):
             raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
         if strength == 0.0 or sigma == 0.0 or values.min() == values.max():
             return values.astype(np.float32)
         scale = IntensityScale.of(values)
-        unit = torch.from_numpy(scale.to_unit(values))[None, None].to(self.device)
-        with torch.inference_mode():
-            removed = (unit - self.inferer(unit, self.network))[0, 0].double().cpu().numpy() * scale.width
+        result = self._noise_in(values, scale)
+        amount = strength * scale.width
         if sigma is not None:
-            strength *= min(1.0, sigma / max(float(np.sqrt(np.mean(removed**2))), 1e-12))
+            power = sum(float(np.sum(result[line].astype(np.float64) ** 2)) for line in lines) / values.size
+            amount *= min(1.0, sigma / max(scale.width * math.sqrt(power), 1e-12))
         # Subtracting what was found, rather than scaling the output back, keeps an untouched pixel untouched.
-        result: NDArray[np.float32] = (values.astype(np.float64) - strength * removed).astype(np.float32)
+        for line in lines:
+            result[line] = values[line].astype(np.float64) - amount * result[line].astype(np.float64)
         return result
+
+    def _noise_in(self, values: NDArray[Any], scale: IntensityScale) -> NDArray[np.float32]:
+        """What the network takes for noise, on the [0, 1] scale, found piece by piece."""
+        noise = np.empty(values.shape, np.float32)
+        whole = slice(None)
+        pieces: list[tuple[Any, Any, slice]] = [(whole, whole, whole)]
+        if self.spatial_dims == 2 and isinstance(self.inferer, TiledInferer):
+            pieces = _strips(values.shape, self.inferer.tile, self.inferer.halo)
+        for write, read, core in pieces:
+            unit = torch.from_numpy(scale.to_unit(values[read]))[None, None].to(self.device)
+            with torch.inference_mode():
+                found = (unit - self.inferer(unit, self.network))[0, 0]
+            noise[write] = found[core].cpu().numpy()
+        return noise
+
+
+def _pieces(shape: tuple[int, ...]) -> list[Any]:
+    """Indices that cut an array along its first axis into pieces of at most `CHUNK` elements, or single rows."""
+    step = max(1, CHUNK // max(1, math.prod(shape[1:])))
+    return [slice(start, start + step) for start in range(0, shape[0], step)]
+
+
+def _strips(shape: tuple[int, ...], tile: int, halo: int) -> list[tuple[Any, Any, slice]]:
+    """Pieces of an image or volume for a tiled 2D network: where to write, what to read, which rows of that to keep.
+
+    Slices go together while they fit into `CHUNK`. A larger image goes in strips of whole tiles, whose rows see all
+    that they would see in the whole image.
+    """
+    *stack, height, width = shape
+    if height * width <= CHUNK:
+        return [(piece, piece, slice(None)) for piece in (_pieces(shape) if stack else [slice(None)])]
+    step = max(1, CHUNK // (width * tile)) * tile
+    numbers = [(number,) for number in range(stack[0])] if stack else [()]
+    strips: list[tuple[Any, Any, slice]] = []
+    for number, top in itertools.product(numbers, range(0, height, step)):
+        start, bottom = max(0, top - halo), min(height, top + step)
+        strips.append(
+            ((*number, slice(top, bottom)), (*number, slice(start, bottom + halo)), slice(top - start, bottom - start))
+        )
+    return strips
 
 
 def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None = None) -> Denoiser:

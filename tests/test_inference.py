@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -375,6 +378,47 @@ def test_volume_is_scaled_as_one() -> None:
     volume = picture(np.int16, (3, 20, 24)) * np.arange(1, 4, dtype=np.int16)[:, None, None]
     result = denoiser()(volume)
     assert np.allclose(result[1], denoiser()(volume[1]), atol=1e-3)  # the mean filter knows no scale
+
+
+@pytest.mark.parametrize("shape", [(131, 47), (3, 131, 47), (7, 33, 20)])
+@pytest.mark.parametrize("sigma", [None, 4.0])
+def test_pieces_equal_the_whole(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], sigma: float | None) -> None:
+    image = picture(np.uint16, shape)
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(TiledInferer):
+        def __call__(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            seen.append(tuple(inputs.shape))
+            return super().__call__(inputs, *args, **kwargs)
+
+    denoise = Denoiser(NETWORK, Watched(tile=32, halo=HALO, align=8, precision="fp32"))
+    expected = denoise(image, sigma=sigma)
+    assert seen == [(1, 1, *shape)]
+    monkeypatch.setattr(inference, "CHUNK", 47 * 40)
+    assert np.allclose(denoise(image, sigma=sigma), expected, rtol=0, atol=1e-3)
+    assert len(seen) > 2
+    largest = 47 * (32 + 2 * HALO) if shape[-1] == 47 else 2 * 33 * 20
+    assert max(math.prod(shape) for shape in seen[1:]) == largest
+
+
+def test_memory_does_not_grow_with_the_work_on_an_image() -> None:
+    """A large image needs itself, the result, and a constant."""
+    code = """
+import resource, numpy as np, torch
+from meddenoise_monai import inference
+from meddenoise_monai.networks import ResidualDenoisingAutoencoder
+torch.set_num_threads(1)
+network = ResidualDenoisingAutoencoder(widths=(2, 2), blocks=1)
+inference.CHUNK = 2**20
+denoise = inference.Denoiser(network, inference.TiledInferer(precision="fp32"))
+denoise(np.random.default_rng(0).integers(0, 255, (512, 512)).astype(np.uint8))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+image = np.random.default_rng(0).integers(0, 255, (6000, 6000), dtype=np.uint8)
+denoise(image, sigma=3.0)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / image.size)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(shown.stdout) < 1 + 4 + 5  # bytes a pixel: the input, the result, and the pieces of 36 megapixels
 
 
 def test_three_dimensional_network_takes_volumes_only() -> None:
