@@ -92,7 +92,13 @@ def curve(database: Path) -> dict[str, dict[int, float]]:
     client = MlflowClient(f"sqlite:///{database}")
     experiment = client.get_experiment_by_name("meddenoise release")
     runs = client.search_runs([experiment.experiment_id]) if experiment else []
-    names = ("train/loss", "validation/psnr", "validation/ssim", "validation/gain_over_best_baseline_psnr")
+    names = (
+        "train/loss",
+        "train/steps_per_second",
+        "validation/psnr",
+        "validation/ssim",
+        "validation/gain_over_best_baseline_psnr",
+    )
     return {
         name: {entry.step: entry.value for entry in client.get_metric_history(runs[0].info.run_id, name)}
         for name in names

@@ -200,3 +200,26 @@ def test_quality_is_scored_on_windows_of_tissue(
     monkeypatch.setattr(quality, "classical", None)  # what is known is not computed again
     quality.main(**arguments)
     assert capsys.readouterr().out == shown
+
+
+def test_multiplications_are_counted_by_hand() -> None:
+    from meddenoise_monai.networks import ConvDenoisingAutoencoder, ResidualDenoisingAutoencoder
+
+    recipes = load("compare_recipes")
+    residual = ResidualDenoisingAutoencoder(widths=(8, 16), blocks=1, stride=2)
+    fine, coarse = (2 * 2 * 9 * 8**2 + 2 * 36 * 8) / 4, 2 * 9 * 16**2 / 16
+    steps = 2 * 4 * 8 * 16 / 16
+    assert recipes.multiplications(residual) == pytest.approx((fine + coarse + steps) / 1000)
+    paper = ConvDenoisingAutoencoder(channels=4)
+    assert recipes.multiplications(paper) == pytest.approx(25 * (4 + 16 / 4 + 16 / 16 + 16 / 4 + 4) / 1000)
+
+
+def test_variants_differ_and_build_their_networks() -> None:
+    from meddenoise_monai.networks import ResidualDenoisingAutoencoder
+
+    recipes = load("compare_recipes")
+    assert len({repr(overrides) for overrides in recipes.VARIANTS.values()}) == len(recipes.VARIANTS)
+    networks = [v["network_def"] for v in recipes.VARIANTS.values() if "network_def" in v]
+    for definition in networks:
+        ResidualDenoisingAutoencoder(**{name: value for name, value in definition.items() if name != "_target_"})
+    assert len(networks) >= 5

@@ -1,0 +1,210 @@
+"""What earns its place in the released weights' recipe: variants of `release.json`, trained for the same time.
+
+Each variant is trained by `train_release.py` with its overrides for the same minutes on the same number of threads,
+then scored blind on validation windows (mini-MIAS' validation women and the validation samples that ship in packages;
+neither test women nor X-rays are looked at) at σ = 15, 25 and 50 of 255. Speed is that of inference on one image of 1
+megapixel, variants in turn. Done variants are skipped, and one that another process trains is left to it, so that it
+can be started once for each core (OMP_NUM_THREADS=1).
+
+    python scripts/compare_recipes.py --mini_mias DIR --output OUT [--minutes 10] [--only "['reference']"]
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+SIGMAS = (15, 25, 50)  # of 255
+STEPS = 100  # of an epoch
+NETWORK = "meddenoise_monai.networks.ResidualDenoisingAutoencoder"
+
+
+def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]:
+    return {"network_def": {"_target_": NETWORK, "widths": list(widths), "blocks": blocks, "stride": stride}}
+
+
+# The overrides of each variant; "reference" is release.json as it stands.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "reference": {},
+    "full resolution, 16 to 128": network((16, 32, 64, 128), 2, 1),
+    "full resolution, 1 block": network((16, 32, 64, 128), 1, 1),
+    "wider: 48, 96, 160": network((48, 96, 160), 2, 2),
+    "narrower: 24, 48, 96": network((24, 48, 96), 2, 2),
+    "4 levels, 1 block": network((32, 64, 128, 192), 1, 2),
+    "3 blocks, 32, 64, 96": network((32, 64, 96), 3, 2),
+    "stride 3: 48, 96, 128": network((48, 96, 128), 2, 3),
+    "L2": {"loss": {"_target_": "torch.nn.MSELoss"}},
+    "L1 + 0.1 (1 - SSIM)": {"loss": {"_target_": "meddenoise_monai.losses.L1SSIMLoss", "weight": 0.1}},
+    "patches of 96": {"patch_size": 96, "batch_size": 8},
+    "patches of 128": {"patch_size": 128, "batch_size": 4},
+    "batch 32": {"batch_size": 32},
+    "sigma up to 55": {"sigma_max": 55 / 255},
+    "learning rate 0.001": {"learning_rate": 0.001},
+    "learning rate 0.004": {"learning_rate": 0.004},
+}
+
+
+def train(variant: str, mini_mias: str, folder: Path, minutes: float) -> None:
+    """Train one variant in a process of its own, for the steps that fill the time: its schedule has to end with it."""
+    overrides = {"baselines": ["gaussian"], **VARIANTS[variant]}
+
+    def run(target: Path, **more: Any) -> dict[str, Any]:
+        words = [word for name, value in {**overrides, **more}.items() for word in (f"--{name}", repr(value))]
+        command = [sys.executable, str(HERE / "train_release.py"), "--mini_mias", mini_mias, "--output", str(target)]
+        target.mkdir(parents=True, exist_ok=True)
+        with (target / "log.txt").open("a") as log:
+            subprocess.run([*command, *words], stdout=log, stderr=log, check=True)
+        record: dict[str, Any] = json.loads((target / "release.json").read_text())
+        return record
+
+    timing = run(folder / "timing", max_epochs=2, steps_per_epoch=50, val_interval=100)
+    pace = timing["curve"]["train/steps_per_second"]["2"]  # the first epoch warms up
+    epochs = max(1, round(60 * minutes * pace / STEPS))
+    run(folder, max_epochs=epochs, steps_per_epoch=STEPS, val_interval=epochs)
+
+
+def windows(mini_mias: Path) -> dict[str, list[dict[str, Any]]]:
+    from benchmark_quality import windows_of
+    from train_release import mini_mias_split
+
+    from meddenoise_monai.datasets import sample_datalist
+    from meddenoise_monai.transforms import MostTissued, ReadImaged, ScaleToUnitd
+
+    samples = []
+    for item in sample_datalist()["validation"]:
+        window = MostTissued("image", (256, 256))(ScaleToUnitd("image")(ReadImaged("image")(dict(item))))["image"]
+        samples.append({"clean": window[0].numpy(), "patient": item["patient"], "file": item["image"]})
+    return {"mini-MIAS": windows_of(mini_mias_split(mini_mias)["validation"], 30), "samples": samples}
+
+
+def score(weights: Path, data: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """PSNR by data and σ."""
+    from benchmark_quality import noisy_cases
+
+    from meddenoise_monai.evaluation import evaluate
+    from meddenoise_monai.inference import load_denoiser
+
+    denoise = load_denoiser(weights)
+    found = {}
+    for name, chosen in data.items():
+        for sigma in SIGMAS:
+            scores = evaluate(noisy_cases(chosen, sigma / 255), {"dae": lambda noisy, _: denoise(noisy)})
+            found[f"{name}, {sigma}"] = float(np.mean([entry.psnr for entry in scores if entry.method == "dae"]))
+    return found
+
+
+def multiplications(net: Any) -> float:
+    """Thousands of multiply-adds a pixel, counted on a run: each weight of a convolution, once for each output pixel
+    (for each input pixel, if it is transposed)."""
+    import torch
+    from torch import nn
+
+    side, total = 64, 0
+
+    def count(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal total
+        places = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        total += layer.weight.numel() * places.shape[-1] * places.shape[-2]
+
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        net(torch.rand(1, 1, side, side))
+    for hook in hooks:
+        hook.remove()
+    return total / side**2 / 1000
+
+
+def speeds(networks: Mapping[str, Any], rounds: int = 3) -> dict[str, float]:
+    """Megapixels a second of each network on 1024 x 1024 pixels, the best of `rounds`, taken in turn."""
+    import torch
+
+    from meddenoise_monai.inference import AutocastInferer
+
+    image, run = torch.rand(1, 1, 1024, 1024), AutocastInferer()
+    best = dict.fromkeys(networks, float("inf"))
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for name, net in networks.items():
+                started = time.perf_counter()
+                run(image, net)
+                best[name] = min(best[name], time.perf_counter() - started)
+    return {name: image.numel() / 1e6 / seconds for name, seconds in best.items()}
+
+
+def report(output: Path, mini_mias: Path) -> str:
+    """The table of all variants that are done."""
+    import torch
+
+    from meddenoise_monai.inference import load_denoiser
+
+    data = windows(mini_mias)
+    rows: dict[str, dict[str, Any]] = {}
+    networks = {}
+    for variant in VARIANTS:
+        folder = output / variant
+        if not (folder / "release.json").is_file():
+            continue
+        scores = folder / "validation.json"
+        if not scores.is_file():
+            scores.write_text(json.dumps(score(folder / "models" / "model_best.pt", data), indent=1))
+        record = json.loads((folder / "release.json").read_text())
+        networks[variant] = load_denoiser(folder / "models" / "model_best.pt", "cpu").network
+        rows[variant] = {
+            "minutes": record["minutes"],
+            "steps": record["epochs"] * STEPS,
+            **json.loads(scores.read_text()),
+        }
+    measured = speeds(networks)
+    columns = [name for name in next(iter(rows.values())) if name not in ("minutes", "steps")] if rows else []
+    lines = [
+        f"| variant | parameters | kMAC/pixel | MP/s | minutes | steps | {' | '.join(columns)} |",
+        "|---|---|---|---|---|---|" + "---|" * len(columns),
+    ]
+    for variant, row in rows.items():
+        count = sum(weight.numel() for weight in networks[variant].parameters())
+        cells = [f"{count / 1e6:.2f} M", f"{multiplications(networks[variant]):.0f}", f"{measured[variant]:.1f}",
+                 f"{row['minutes']:.1f}", f"{row['steps']}", *(f"{row[name]:.2f}" for name in columns)]  # fmt: skip
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    lines.append(f"\n{torch.get_num_threads()} thread(s); PSNR in dB on validation windows, blind; σ of 255.")
+    return "\n".join(lines)
+
+
+def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ...] = ()) -> None:
+    """Train what is missing, and print the table.
+
+    Args:
+        mini_mias: folder of mini-MIAS films.
+        output: a folder for each variant goes there.
+        minutes: of training, for each.
+        only: these variants; by default all.
+    """
+    for variant in only or VARIANTS:
+        folder = Path(output) / variant
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "claim").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if not (folder / "release.json").is_file():
+                print(f"--- {variant}", file=sys.stderr, flush=True)
+                train(variant, mini_mias, folder, minutes)
+    print(report(Path(output), Path(mini_mias)))
+
+
+if __name__ == "__main__":
+    import fire
+
+    fire.Fire(main)
