@@ -223,3 +223,16 @@ def test_variants_differ_and_build_their_networks() -> None:
     for definition in networks:
         ResidualDenoisingAutoencoder(**{name: value for name, value in definition.items() if name != "_target_"})
     assert len(networks) >= 5
+
+
+def test_sigma_benchmark_prints_both_estimators(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    benchmark = load("benchmark_sigma")
+    monkeypatch.setattr(benchmark, "SIGMAS", (25,))
+    benchmark.main(size=64)
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line
+    ]
+    errors = {(row[0], row[2]): float(row[3].split()[0]) for row in rows[2:]}
+    assert len(errors) == 2 * 12
+    assert abs(errors["dead leaves, large", "ours"]) < 5
+    assert abs(errors["camera", "ours"]) < 10

@@ -8,7 +8,7 @@ too.
 
 from __future__ import annotations
 
-from .classical import Baseline, ClassicalBaseline, estimate_sigma, make_baseline
+from .classical import Baseline, ClassicalBaseline, make_baseline
 from .grids import Parameter, available_baselines
 from .tuning import TunedBaseline, tune, tune_all
 
@@ -18,7 +18,6 @@ __all__ = [
     "Parameter",
     "TunedBaseline",
     "available_baselines",
-    "estimate_sigma",
     "make_baseline",
     "tune",
     "tune_all",

@@ -1,4 +1,4 @@
-"""A classical denoiser as a callable ``(image, sigma) -> image``, and the noise level that an image shows."""
+"""A classical denoiser as a callable ``(image, sigma) -> image``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import InputError, UsageError, nearest
 from .filters import Image
 from .grids import FAMILIES, Parameter, family_of
 
-__all__ = ["Baseline", "ClassicalBaseline", "checked_image", "checked_sigma", "estimate_sigma", "make_baseline"]
+__all__ = ["Baseline", "ClassicalBaseline", "checked_image", "checked_sigma", "make_baseline"]
 
 
 class Baseline(Protocol):
@@ -116,37 +116,6 @@ def make_baseline(name: str, **parameters: object) -> ClassicalBaseline:
             tried = ", ".join(map(repr, family.parameters[key].grid))
             raise UsageError(f"{key} of the baseline {name!r} {error}, got {value!r}", f"usual: {tried}") from None
     return ClassicalBaseline(name, chosen)
-
-
-def estimate_sigma(image: ArrayLike) -> float:
-    """Standard deviation of the Gaussian noise in an image, from the image alone.
-
-    The median of the absolute diagonal detail coefficients of its ``db2`` wavelet transform over 0.6745 (Donoho and
-    Johnstone, Biometrika 81(3), 1994), as scikit-image's ``estimate_sigma``; coefficients that are 0 but for rounding,
-    such as those of a flat background, do not count. For noise that was clipped or smoothed it is too low.
-
-    Parameters
-    ----------
-    image
-        ``(H, W)``, or ``(D, H, W)`` for one estimate over all slices.
-
-    Returns
-    -------
-    float
-        In the image's units; 0 where there are no details at all, as in a constant image.
-
-    Raises
-    ------
-    InputError
-        The image has a wrong shape or dtype, or values that are not finite.
-    """
-    import pywt
-
-    values = checked_image(image).astype(np.float64)
-    details = np.abs(pywt.dwtn(values, "db2", axes=(-2, -1))["dd"])
-    details = details[details > 1e-12 * np.abs(values).max()]
-    third_quartile_of_normal = 0.6744897501960817
-    return float(np.median(details)) / third_quartile_of_normal if details.size else 0.0
 
 
 def checked_image(image: ArrayLike) -> Image:

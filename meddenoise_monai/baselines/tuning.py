@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 from ..errors import InputError, UsageError, nearest
 from ..images import replace_whole
 from ..metrics import psnr, ssim
-from .classical import Baseline, ClassicalBaseline, checked_image, checked_sigma, estimate_sigma, make_baseline
+from ..noise.estimation import estimate_sigma
+from .classical import Baseline, ClassicalBaseline, checked_image, checked_sigma, make_baseline
 from .filters import REVISION, Image
 from .grids import Family, Parameter, available_baselines, family_of
 

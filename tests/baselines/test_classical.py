@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from meddenoise_monai.baselines import (
     Baseline,
     available_baselines,
-    estimate_sigma,
     make_baseline,
     tune,
     tune_all,
@@ -160,8 +157,6 @@ def test_half_integer_and_boolean_images_are_taken() -> None:
 def test_images_that_cannot_be_denoised_are_refused(image: NDArray[Any]) -> None:
     with pytest.raises(InputError):
         make_baseline("median")(image, SIGMA)
-    with pytest.raises(InputError):
-        estimate_sigma(image)
 
 
 @pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf"), "much", None])
@@ -222,35 +217,3 @@ def test_tv_and_nlm_strengths_are_factors_of_sigma(noisy: Image) -> None:
     assert np.array_equal(tv, denoise_tv_chambolle(noisy, weight=1.5 * SIGMA))
     nlm = make_baseline("nlm", patch_size=5, patch_distance=6, h=0.8)(noisy, SIGMA)
     assert np.array_equal(nlm, denoise_nl_means(noisy, 5, 6, h=0.8 * SIGMA, sigma=SIGMA))
-
-
-# ----------------------------------------------------------------------------------------------------- estimated sigma
-
-
-@pytest.mark.filterwarnings("error")
-@settings(max_examples=20, deadline=None)
-@given(st.floats(0.001, 1.0), st.floats(-2, 2), st.integers(0, 10))
-def test_sigma_of_pure_noise_is_found(sigma: float, mean: float, seed: int) -> None:
-    image = np.random.default_rng(seed).normal(mean, sigma, (96, 96))
-    assert estimate_sigma(image) == pytest.approx(sigma, rel=0.08)
-
-
-def test_estimated_sigma_is_scikit_images(noisy: Image) -> None:
-    from skimage.restoration import estimate_sigma as skimage_estimate
-
-    assert estimate_sigma(noisy) == pytest.approx(float(skimage_estimate(noisy)), rel=1e-4)
-
-
-def test_flat_background_is_no_noise(noisy: Image) -> None:
-    framed = np.pad(noisy, 64, constant_values=0.3)
-    assert estimate_sigma(framed) == pytest.approx(estimate_sigma(noisy), rel=0.2)
-
-
-@pytest.mark.parametrize("image", [np.full((16, 16), 0.3), np.zeros((1, 1)), np.tile(np.arange(16.0), (16, 1))])
-def test_images_without_details_have_no_noise(image: NDArray[Any]) -> None:
-    assert estimate_sigma(image) == 0
-
-
-def test_one_estimate_for_a_volume() -> None:
-    volume = np.random.default_rng(0).normal(0, 0.2, (5, 64, 64))
-    assert estimate_sigma(volume) == pytest.approx(0.2, rel=0.05)

@@ -16,7 +16,6 @@ from meddenoise_monai.baselines import (
     Baseline,
     ClassicalBaseline,
     TunedBaseline,
-    estimate_sigma,
     grids,
     make_baseline,
     tune,
@@ -25,6 +24,7 @@ from meddenoise_monai.baselines import (
 )
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.metrics import psnr, ssim
+from meddenoise_monai.noise import estimate_sigma
 from tests.baselines.conftest import ALWAYS, FAST, INSTALLED, SIGMA, Image, noisy_version
 
 # -------------------------------------------------------------------------------------------------------------- tuning
