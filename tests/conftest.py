@@ -7,6 +7,7 @@ import http.server
 import importlib.metadata
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,20 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _meta_tensors_as_they_were() -> Iterator[None]:
+    """The bundle's configurations switch MONAI's metadata off for the whole process; no later test shall notice."""
+
+    def tracked() -> bool | None:
+        module = sys.modules.get("monai.data")
+        return module.get_track_meta() if module else None  # importing it here would cost every session ten seconds
+
+    before = tracked()
+    yield
+    if tracked() is not None:
+        sys.modules["monai.data"].set_track_meta(True if before is None else before)
 
 
 @pytest.fixture(scope="session")
