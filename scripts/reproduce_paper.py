@@ -281,12 +281,13 @@ def grid_table(finished: list[dict[str, Any]], sources: dict[str, str], epochs: 
 
 
 def long_table(finished: list[dict[str, Any]], sources: dict[str, str], epochs: int, long_epochs: int) -> str:
-    """The long training: one row a seed and test set."""
+    """The long training: one row a seed and test set, and the means over the seeds."""
     lines = [
         "| seed | tested on | SSIM | SSIM (MATLAB) | PSNR [dB] | best tuned baseline's SSIM | minutes |",
         "|---|---|---|---|---|---|---|",
     ]
-    for result in chosen(finished, noise=ANCESTOR, network="ours", epochs=long_epochs, data="pooled"):
+    results = chosen(finished, noise=ANCESTOR, network="ours", epochs=long_epochs, data="pooled")
+    for result in results:
         seed = result["cell"].seed
         for data in DATA[:2]:
             classical = [r for r in baseline_cells(finished, epochs, ANCESTOR, data) if r["cell"].seed == seed]
@@ -296,6 +297,12 @@ def long_table(finished: list[dict[str, Any]], sources: dict[str, str], epochs: 
             )
             minutes = result["training_minutes"]
             lines.append(f"| {seed} | {data} | {ssim:.4f} | {matlab:.4f} | {psnr:.2f} | {best} | {minutes:.0f} |")
+    for data in DATA[:2] if results else ():
+        means = [
+            spread([mean_score(result, "dae", metric, sources, data) for result in results], digits)
+            for metric, digits in (("ssim", 4), ("ssim_matlab", 4), ("psnr", 2))
+        ]
+        lines.append(f"| all | {data} | {' | '.join(means)} | | |")
     return "\n".join(lines)
 
 

@@ -101,6 +101,7 @@ def test_report_states_the_means_of_the_results(
     assert "| 0.2 Poisson(5) | X-ray | 0.300 ± 0.000 | 0.660 ± 0.014 (nlm) | 0.505 ± 0.007 | 0.705 ± 0.007 |" in text
     assert "gaussian" not in text  # the cheap stand-in of cells that score no baselines
     assert "| 1 | X-ray | 0.9100 | 0.9100 | 27.30 | 0.6700 (nlm) | 1 |" in text
+    assert "| all | X-ray | 0.9050 ± 0.0071 | 0.9050 ± 0.0071 | 27.15 ± 0.21 | | |" in text
     assert "56 of 56 trainings, 112 minutes" in text
     assert (report.parent / "figures" / "reproduction.png").read_bytes()[:4] == b"\x89PNG"
     assert "--epochs 2 --long_epochs 9 --seeds 2 --grid_seeds 2" in text
