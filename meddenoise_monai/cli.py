@@ -28,6 +28,8 @@ def denoise(
     device: str | None = None,
     sigma: float | None = None,
     strength: float = 1.0,
+    noise: str = "auto",
+    gain: float | None = None,
     overwrite: bool = False,
     strict: bool = False,
 ) -> None:
@@ -51,8 +53,21 @@ def denoise(
       --sigma NUMBER    standard deviation of the noise, in the image's own units (grey levels, HU), where it is known:
                         no more than that is taken away; by default the network decides
       --strength NUMBER share of the found noise to remove, from 0 (nothing) to 1 (all, the default)
+      --noise KIND      auto, gaussian, poisson, rician or correlated, see below; auto by default
+      --gain NUMBER     with --noise poisson, where it is known: the image's units per count; --sigma is then the
+                        deviation of the read-out noise (0 by default)
       --overwrite       replace results that exist already
       --strict          fail at the first file that cannot be used
+
+    noise:
+      gaussian          of one strength all over the image, or of slowly changing strength
+      poisson           photon counting, with or without Gaussian read-out noise: stronger where the image is brighter;
+                        gain and read-out noise are estimated from each image
+      rician            of magnitude MR images, whose background does not average to 0; estimated, or --sigma of either
+                        channel
+      correlated        smoothed, up-sampled or reconstructed: neighbouring pixels have similar noise
+      auto              correlated where the image shows that it is, with a warning that names the correlation; else
+                        gaussian
 
     examples:
       meddenoise denoise scans/ denoised/
@@ -61,8 +76,9 @@ def denoise(
     from .denoising import denoise_files
 
     summary = denoise_files(
-        input, output, model=model, device=device, sigma=sigma, strength=strength, overwrite=overwrite, strict=strict
-    )
+        input, output, model=model, device=device, sigma=sigma, strength=strength, noise=noise, gain=gain,
+        overwrite=overwrite, strict=strict,
+    )  # fmt: skip
     say(f"{summary.written} image(s) denoised into {output}")
     _fail_in_part(len(summary.skipped))
 

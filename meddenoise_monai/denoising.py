@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from tqdm import tqdm
 from .errors import InputError, UsageError
 from .images import IMAGE_SUFFIXES, ImageData, find_images, image_suffix, read_image
 from .inference import Denoiser, load_denoiser
+from .noise import PoissonGaussianStabiliser
 from .results import output_path, write_result
+from .treatments import NOISE_KINDS, choose_treatment
 
 __all__ = ["DenoiseSummary", "denoise_files"]
 
 _log = logging.getLogger(__name__)
+
+_SYMMETRIC = ("auto", "gaussian", "correlated")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +60,33 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
     return targets
 
 
-def _result(denoise: Denoiser, image: ImageData, sigma: float | None, strength: float) -> NDArray[Any]:
+def _noise_options(noise: str, sigma: float | None, gain: float | None) -> dict[str, Any]:
+    """The `sigma` and `noise` of a `Denoiser`."""
+    if noise not in NOISE_KINDS:
+        raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
+    if gain is None:
+        return {"noise": noise, "sigma": sigma}
+    if noise != "poisson":
+        raise UsageError(f"gain has no meaning for {noise} noise", "add --noise poisson, or leave --gain out")
+    return {"noise": PoissonGaussianStabiliser(gain, (sigma or 0.0) ** 2), "sigma": None}
+
+
+def _result(
+    denoise: Denoiser, image: ImageData, name: str, options: Mapping[str, Any], strength: float
+) -> NDArray[Any]:
     """The denoised image, in its units."""
     array, scale = image.array, image.scale
-    if scale.inverted:  # MONOCHROME1 is mirrored within its range: the network shall see bright tissue, as elsewhere
-        mirror = scale.low + scale.high
-        mirrored = (mirror - array.astype(np.float64)).astype(array.dtype)
-        return mirror - denoise(mirrored, sigma=sigma, strength=strength).astype(np.float64)
-    return denoise(array, sigma=sigma, strength=strength)
+    # MONOCHROME1 is mirrored within its range: the network shall see bright tissue, as elsewhere. Not so where the
+    # noise depends on the values themselves.
+    mirror = scale.low + scale.high if scale.inverted and options["noise"] in _SYMMETRIC else None
+    if mirror is not None:
+        array = (mirror - array.astype(np.float64)).astype(array.dtype)
+    treatment = choose_treatment(array, **options)
+    if treatment.warning:
+        _log.warning("%s: %s", name, treatment.warning)
+        treatment = dataclasses.replace(treatment, warning="")
+    result = denoise(array, options["sigma"], strength, treatment)
+    return result if mirror is None else mirror - result.astype(np.float64)
 
 
 def denoise_files(
@@ -72,6 +96,8 @@ def denoise_files(
     device: str | None = None,
     sigma: float | None = None,
     strength: float = 1.0,
+    noise: str = "auto",
+    gain: float | None = None,
     overwrite: bool = False,
     strict: bool = False,
 ) -> DenoiseSummary:
@@ -81,8 +107,11 @@ def denoise_files(
     ----------
     source, output
         A file or folder, never changed; and a folder outside of it, or for one file also the result's own name.
-    model, device, sigma, strength
+    model, device, sigma, strength, noise
         As in `load_denoiser` and `Denoiser`: sigma is in each image's own units, strength in [0, 1].
+    gain
+        For ``noise="poisson"`` whose parameters are known: the image's units per count; sigma is then the deviation of
+        the Gaussian read-out noise (by default 0).
     overwrite, strict
         Replace results that exist already; raise at the first file that fails instead of skipping it with a warning.
 
@@ -97,12 +126,13 @@ def denoise_files(
     targets = _targets(source, output)
     if not overwrite and (existing := [target for target in targets.values() if target.exists()]):
         raise InputError(f"{len(existing)} result(s) exist already, first {existing[0]}", "add --overwrite")
+    options = _noise_options(noise, sigma, gain)
     denoise = load_denoiser(model, device)
     skipped: dict[str, str] = {}
     for path, target in tqdm(targets.items(), "denoise", unit="image", disable=None):
         try:
             image = read_image(path)
-            write_result(target, _result(denoise, image, sigma, strength), image)
+            write_result(target, _result(denoise, image, str(path), options, strength), image)
         except InputError as error:
             if strict or (error.message.startswith("cannot write") and isinstance(error.__cause__, OSError)):
                 raise  # a full disk would refuse all other files, too, each after its computation

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,13 @@ from torch import Tensor, nn
 from .errors import InputError, UsageError
 from .images import IntensityScale
 from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
+from .noise import Stabiliser
+from .treatments import Treatment, choose_treatment, join_phases, split_phases
 
 __all__ = ["AutocastInferer", "Denoiser", "TiledInferer", "check_network", "latest_weights", "load_denoiser",
            "load_weights", "weights_fingerprint"]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 # How many pixels a Denoiser has in work at a time; some 20 bytes are needed for each.
 CHUNK = 2**24
@@ -266,7 +272,13 @@ class Denoiser:
         self.spatial_dims = _spatial_dims(network)
         self.inferer = inferer if inferer is not None else TiledInferer(spatial_dims=self.spatial_dims)
 
-    def __call__(self, image: NDArray[Any], sigma: float | None = None, strength: float = 1.0) -> NDArray[np.float32]:
+    def __call__(
+        self,
+        image: NDArray[Any],
+        sigma: float | None = None,
+        strength: float = 1.0,
+        noise: str | Stabiliser | Treatment = "auto",
+    ) -> NDArray[np.float32]:
         """Denoise an image.
 
         Parameters
@@ -275,9 +287,13 @@ class Denoiser:
             (H, W), or (D, H, W) denoised slice by slice (whole by a 3D network); any real dtype and range, finite.
         sigma
             Standard deviation of the noise in the image's own units, where it is known: no more than that is taken
-            away (the removed part is scaled down to this root mean square). By default the network decides.
+            away (the removed part is scaled down to this root mean square). By default the network decides. With
+            ``noise="rician"`` that of the Gaussian noise in either channel.
         strength
             Share of the found noise to remove: 0 returns the input bit for bit, 1 is everything.
+        noise
+            ``"auto"``, ``"gaussian"``, ``"poisson"``, ``"rician"``, ``"correlated"``, or a `Stabiliser` of known
+            parameters, see `choose_treatment`, whose answer can be given, too. Its warnings are logged.
 
         Returns
         -------
@@ -289,7 +305,7 @@ class Denoiser:
         InputError
             If the image is not finite, or no 2D or 3D array of real numbers, or 2D where the network is 3D.
         UsageError
-            If sigma is negative or strength outside [0, 1].
+            If sigma is negative or has no meaning beside `noise`, strength outside [0, 1], or `noise` unknown.
         """
         values = np.asarray(image)
         if values.ndim not in (2, 3) or values.dtype.kind not in "buif" or values.size == 0:
@@ -308,30 +324,55 @@ class Denoiser:
             raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
         if strength == 0.0 or sigma == 0.0 or values.min() == values.max():
             return values.astype(np.float32)
-        scale = IntensityScale.of(values)
-        result = self._noise_in(values, scale)
-        amount = strength * scale.width
-        if sigma is not None:
+        treatment = noise if isinstance(noise, Treatment) else choose_treatment(values, noise, sigma)
+        if treatment.warning:
+            _log.warning("%s", treatment.warning)
+        if self.spatial_dims == 3 and treatment.steps != (1, 1):
+            _log.warning("a 3D network takes the correlated noise as it is")
+            treatment = replace(treatment, steps=(1, 1))
+        result = self._noise_in(values, treatment)
+        amount = strength
+        if sigma is not None and treatment.stabiliser is None:
             power = sum(float(np.sum(result[line].astype(np.float64) ** 2)) for line in lines) / values.size
-            amount *= min(1.0, sigma / max(scale.width * math.sqrt(power), 1e-12))
+            amount *= min(1.0, sigma / max(math.sqrt(power), 1e-300))
         # Subtracting what was found, rather than scaling the output back, keeps an untouched pixel untouched.
         for line in lines:
             result[line] = values[line].astype(np.float64) - amount * result[line].astype(np.float64)
         return result
 
-    def _noise_in(self, values: NDArray[Any], scale: IntensityScale) -> NDArray[np.float32]:
-        """What the network takes for noise, on the [0, 1] scale, found piece by piece."""
+    def _noise_in(self, values: NDArray[Any], treatment: Treatment) -> NDArray[np.float32]:
+        """What the network takes for noise, in the image's units, found piece by piece."""
+        stabiliser = treatment.stabiliser
+        if stabiliser is None:
+            scale = IntensityScale.of(values)
+        else:  # it grows with the values
+            scale = IntensityScale.of(stabiliser.forward(np.array([values.min(), values.max()])))
         noise = np.empty(values.shape, np.float32)
         whole = slice(None)
         pieces: list[tuple[Any, Any, slice]] = [(whole, whole, whole)]
         if self.spatial_dims == 2 and isinstance(self.inferer, TiledInferer):
-            pieces = _strips(values.shape, self.inferer.tile, self.inferer.halo)
+            pieces = _strips(values.shape, self.inferer.tile, self.inferer.halo * max(treatment.steps))
         for write, read, core in pieces:
-            unit = torch.from_numpy(scale.to_unit(values[read]))[None, None].to(self.device)
+            piece = values[read]
+            unit = torch.from_numpy(scale.to_unit(piece if stabiliser is None else stabiliser.forward(piece)))
             with torch.inference_mode():
-                found = (unit - self.inferer(unit, self.network))[0, 0]
-            noise[write] = found[core].cpu().numpy()
+                denoised = self._denoised(unit.to(self.device), treatment.steps)
+                if stabiliser is None:
+                    found = ((unit - denoised.cpu()) * scale.width).numpy()
+                else:
+                    found = piece - stabiliser.inverse(scale.from_unit(denoised.cpu().numpy()))
+            noise[write] = found[core]
         return noise
+
+    def _denoised(self, unit: Tensor, steps: tuple[int, int]) -> Tensor:
+        """The network's answer to (H, W) or (D, H, W) on the [0, 1] scale."""
+        if self.spatial_dims == 3 or steps == (1, 1):
+            answer: Tensor = self.inferer(unit[None, None], self.network)[0, 0]
+            return answer
+        height, width = unit.shape[-2:]
+        padded = pad_to_multiple(unit.reshape(-1, 1, height, width), steps[0] * steps[1])
+        joined = join_phases(self.inferer(split_phases(padded, steps), self.network), steps)
+        return joined[..., :height, :width].reshape(unit.shape)
 
 
 def _pieces(shape: tuple[int, ...]) -> list[Any]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,18 +33,23 @@ def _check_spatial_dims(spatial_dims: int) -> None:
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Mirror (B, C, *spatial) at its far borders until each spatial size is a multiple of `multiple`.
+    """Mirror (B, C, *spatial) at its far borders until each spatial size is a multiple of `multiple`."""
+    sizes = image.shape[2:]
+    return _mirror(image, 0, [(multiple - size % multiple) % multiple for size in sizes])
+
+
+def _mirror(image: Tensor, near: int, far: list[int]) -> Tensor:
+    """Mirror (B, C, *spatial) at its near borders by `near` pixels and at each axis' far border by `far`.
 
     Mirrored noise still looks like noise; replicated noise is streaks, which no network was trained on.
     An axis too short to be mirrored is replicated all the same.
     """
     pads: list[int] = []
     mirror = True
-    for axis in range(image.dim() - 1, 1, -1):
-        pad = (multiple - image.shape[axis] % multiple) % multiple
-        mirror = mirror and pad < image.shape[axis]
-        pads.append(0)
-        pads.append(pad)
+    for axis in range(len(far) - 1, -1, -1):
+        mirror = mirror and max(near, far[axis]) < image.shape[2 + axis]
+        pads.append(near)
+        pads.append(far[axis])
     if sum(pads) == 0:
         return image
     return F.pad(image, pads, mode="reflect" if mirror else "replicate")
@@ -128,13 +135,46 @@ class _ResidualBlock(nn.Module):
         return x + change
 
 
+class _Differences(nn.Module):
+    """A convolution whose kernels sum to zero, so that it sees nothing but differences of pixels.
+
+    Always in float32: bfloat16 has 8 bits, too few for a small contrast on a large offset.
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.axes = list(range(2, 2 + spatial_dims))
+        layer: Any = _CONV[spatial_dims](in_channels, out_channels, 3 * stride, stride=stride, bias=False)
+        self.weight = nn.Parameter(layer.weight.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        # TorchScript wants a constant device and no return inside of `with`.
+        if x.is_cuda:
+            with torch.autocast("cuda", enabled=False):
+                features = self._convolve(x.to(self.weight.dtype))
+        else:
+            with torch.autocast("cpu", enabled=False):
+                features = self._convolve(x.to(self.weight.dtype))
+        return features
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean(self.axes, keepdim=True)
+        if weight.dim() == 5:
+            return F.conv3d(x, weight, stride=self.stride)
+        return F.conv2d(x, weight, stride=self.stride)
+
+
 class ResidualDenoisingAutoencoder(nn.Module):
     """The default network: a residual, bias-free, U-shaped encoder-decoder with additive skips.
 
     No layer has an additive constant (no bias, no normalisation), so ``f(a * x) == a * f(x)`` for ``a > 0``: the
     network treats an image at twice the contrast and twice the noise alike, and generalises to noise levels it was
     not trained on (Mohan et al., *Robust and interpretable blind image denoising via bias-free convolutional neural
-    networks*, ICLR 2020). The last convolution starts at zero: an untrained network returns its input.
+    networks*, ICLR 2020). The kernels of the first convolution sum to zero and borders are mirrored, so
+    ``f(x + c) == f(x) + c``, too: no brightness or window level is out of its range (equivariance to both is the aim
+    of Herbreteau et al., *Normalization-equivariant neural networks*, NeurIPS 2023, by other means).
+    The last convolution starts at zero: an untrained network returns its input.
     The residual blocks and strided (de)convolutions follow DRUNet (Zhang et al., TPAMI 2021).
 
     Parameters
@@ -184,7 +224,8 @@ class ResidualDenoisingAutoencoder(nn.Module):
 
         self.out_channels = out_channels
         self.multiple = stride * 2 ** (len(widths) - 1)
-        self.head = conv(in_channels, widths[0], 3 * stride, stride=stride, padding=stride, bias=False)
+        self.stride = stride
+        self.head = _Differences(spatial_dims, in_channels, widths[0], stride)
         self.encoder = nn.ModuleList(stage(width) for width in widths[:-1])
         self.down = nn.ModuleList(
             conv(fine, coarse, 2, stride=2, bias=False) for fine, coarse in itertools.pairwise(widths)
@@ -222,7 +263,8 @@ class ResidualDenoisingAutoencoder(nn.Module):
         return network
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.head(pad_to_multiple(x, self.multiple))
+        padded = pad_to_multiple(x, self.multiple)
+        features = self.head(_mirror(padded, self.stride, [self.stride] * (x.dim() - 2)))
         skips: list[Tensor] = []
         for stage, down in zip(self.encoder, self.down):  # noqa: B905  # TorchScript knows no strict=
             features = stage(features)

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from scipy import ndimage
 
 from meddenoise_monai import images
 from meddenoise_monai.denoising import denoise_files
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.images import read_image
 from meddenoise_monai.inference import load_denoiser
+from meddenoise_monai.noise import PoissonGaussianStabiliser
 from tests.samples import write_model
 
 
@@ -265,7 +267,38 @@ def test_a_full_disk_stops_the_job(folder: Path, tmp_path: Path, model: Path, mo
     assert len(digests(tmp_path / "out")) == 2  # whole files, and no temporary one
 
 
-@pytest.mark.parametrize("parameters", [{"strength": 1.5}, {"sigma": -1.0}, {"device": "no_such_device"}])
+def test_correlated_noise_is_named_with_its_file(tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0).normal(0, 40, (96, 96))
+    Image.fromarray(np.uint8(128 + ndimage.gaussian_filter(noise, 1))).save(tmp_path / "in" / "smoothed.png")
+    Image.fromarray(np.uint8(np.clip(128 + noise, 0, 255))).save(tmp_path / "in" / "white.png")
+    for noise_kind, warnings in (("auto", 1), ("gaussian", 0), ("correlated", 0)):
+        caplog.clear()
+        assert denoise_files(tmp_path / "in", tmp_path / noise_kind, model, noise=noise_kind).written == 2
+        assert len(caplog.messages) == warnings
+        assert all("smoothed.png: the noise" in message and "correlated" in message for message in caplog.messages)
+
+
+def test_known_photon_counting(tmp_path: Path, model: Path) -> None:
+    counts = np.random.default_rng(0).poisson(20, (32, 32))
+    tifffile.imwrite(tmp_path / "a.tif", np.uint16(3 * counts))
+    denoise_files(tmp_path / "a.tif", tmp_path / "out", model, noise="poisson", gain=3.0, sigma=2.0)
+    expected = load_denoiser(model)(np.uint16(3 * counts), noise=PoissonGaussianStabiliser(3.0, 4.0))
+    assert np.array_equal(tifffile.imread(tmp_path / "out" / "a.tif"), np.uint16(np.rint(expected)))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"strength": 1.5},
+        {"sigma": -1.0},
+        {"device": "no_such_device"},
+        {"noise": "white"},
+        {"gain": 2.0},
+        {"noise": "poisson", "gain": -2.0},
+        {"noise": "poisson", "sigma": 2.0},
+    ],
+)
 def test_wrong_parameters_are_the_users(folder: Path, tmp_path: Path, model: Path, parameters: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         denoise_files(folder, tmp_path / "out", model=model, **parameters)

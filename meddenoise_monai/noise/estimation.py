@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,8 @@ _INDEX = np.add.outer(np.arange(_SIDE), np.arange(_SIDE))
 _LOW, _MID, _HIGH = (_INDEX > 0) & (_INDEX < 6), (_INDEX >= 6) & (_INDEX < 9), _INDEX >= 9
 _MAX_BLOCKS = 50_000
 _MAX_SLICES = 16
+# A slice of more pixels is looked at in that many windows, for the time and the memory.
+_MAX_PIXELS = 2**22
 # Mean squares over all overlapping positions vary as if every 10th were independent (measured on white noise).
 _POSITIONS_PER_BLOCK = 10.0
 
@@ -95,9 +97,13 @@ class NoiseCorrelation:
     ----------
     smoothing
         Standard deviation of that Gaussian along ``(rows, columns)``, i.e. vertically and horizontally, in pixels.
+    sigma
+        Standard deviation of the fitted noise, in the image's units. Unlike `estimate_sigma` it counts the energy that
+        the smoothing moved to the lower frequencies.
     """
 
     smoothing: tuple[float, float]
+    sigma: float
 
     def at(self, rows: int, columns: int) -> float:
         """Normalised autocorrelation of the fitted noise at a lag of so many pixels, on [0, 1]."""
@@ -130,13 +136,15 @@ class NoiseCorrelation:
         return self.strength > CORRELATION_THRESHOLD
 
 
-def noise_correlation(image: ArrayLike) -> NoiseCorrelation:
+def noise_correlation(image: ArrayLike, max_pixels: int = _MAX_PIXELS) -> NoiseCorrelation:
     """How strongly the noise of neighbouring pixels is correlated, as after smoothing or up-sampling.
 
     Parameters
     ----------
     image
         ``(H, W)``, or ``(D, H, W)`` for one answer over (up to 16 of) the slices; at least 8 x 8 pixels.
+    max_pixels
+        A slice of more is looked at in 16 windows of together so many: 2**18 take some 30 ms.
 
     Returns
     -------
@@ -155,21 +163,24 @@ def noise_correlation(image: ArrayLike) -> NoiseCorrelation:
     It cannot decide where there is next to no noise: smooth images that are free of noise look correlated. Nor does
     it see smoothed noise below a texture that reaches up to the highest frequencies, such as grass.
     """
-    blocks = _blocks(_checked(image), floor=True)
+    blocks = _blocks(_checked(image, max_pixels), floor=True, most=_MAX_BLOCKS // 5)
     if not len(blocks.mean):
-        return NoiseCorrelation((0.0, 0.0))
+        return NoiseCorrelation((0.0, 0.0), 0.0)
     # The 3 % with the least texture, but as many as 40 independent blocks where there are.
     wanted = max(round(0.03 * len(blocks.mean)), round(40 * blocks.positions_per_block))
     least = np.argsort(blocks.low, kind="stable")[:wanted]
     fitted = _MID | _HIGH
     energy = blocks.energy[least][:, fitted].mean(axis=0, dtype=np.float64)
     if not energy.min() > 0:
-        return NoiseCorrelation((0.0, 0.0))
+        return NoiseCorrelation((0.0, 0.0), 0.0)
     rows, columns = ((math.pi / _SIDE * np.indices((_SIDE, _SIDE))) ** 2)[:, fitted]
     # A Gaussian of the deviation s multiplies the energy at the angular frequency w by exp(-s^2 w^2).
     terms = np.stack([np.ones_like(rows), -rows, -columns], axis=1)
-    _, vertical, horizontal = np.linalg.lstsq(terms, np.log(energy), rcond=None)[0]
-    return NoiseCorrelation((math.sqrt(max(vertical, 0.0)), math.sqrt(max(horizontal, 0.0))))
+    level, vertical, horizontal = np.linalg.lstsq(terms, np.log(energy), rcond=None)[0]
+    smoothing = math.sqrt(max(vertical, 0.0)), math.sqrt(max(horizontal, 0.0))
+    # The mean of exp(-s^2 w^2) over all frequencies w, which is what the smoothing leaves of the variance.
+    left = math.prod(math.erf(math.pi * s) / (2 * s * math.sqrt(math.pi)) if s > 1e-6 else 1.0 for s in smoothing)
+    return NoiseCorrelation(smoothing, math.sqrt(math.exp(level) * left))
 
 
 class PoissonGaussianParameters(NamedTuple):
@@ -288,7 +299,7 @@ class _Blocks:
         return _Blocks(mean, low, energy, clipped, self.positions_per_block)
 
 
-def _checked(image: ArrayLike) -> NDArray[np.float64]:
+def _checked(image: ArrayLike, max_pixels: int = _MAX_PIXELS) -> NDArray[np.float64]:
     """The image as float64 (D, H, W); raises InputError if it cannot be measured."""
     values = np.asarray(image)
     if values.dtype.kind not in "biuf":
@@ -298,10 +309,34 @@ def _checked(image: ArrayLike) -> NDArray[np.float64]:
             f"cannot estimate the noise of an image of shape {values.shape}",
             f"give (H, W) or (D, H, W) of at least {_SIDE} x {_SIDE} pixels",
         )
-    values = values.astype(np.float64).reshape(-1, *values.shape[-2:])
+    values = _looked_at(values.reshape(-1, *values.shape[-2:]), max_pixels).astype(np.float64)
     if not np.isfinite(values).all():
         raise InputError("an image has values that are NaN or infinite", "mask or replace them first")
     return values
+
+
+def _looked_at(volume: NDArray[Any], max_pixels: int) -> NDArray[Any]:
+    """Up to 16 of the slices of (D, H, W), or windows of together `max_pixels` from all over those that are larger."""
+    if volume[0].size <= max_pixels:
+        return volume[_evenly(len(volume), _MAX_SLICES)]
+    height, width = (min(length, math.isqrt(max_pixels // _MAX_SLICES)) for length in volume.shape[1:])
+    side = math.isqrt(_MAX_SLICES)
+    tops, lefts = (
+        _evenly(length - size + 1, side) for length, size in zip(volume.shape[1:], (height, width), strict=True)
+    )
+    numbers = _evenly(len(volume), _MAX_SLICES)
+    places = [(top, left) for top in tops for left in lefts]
+    return np.stack(
+        [
+            volume[numbers[k % len(numbers)], top : top + height, left : left + width]
+            for k, (top, left) in enumerate(places)
+        ]
+    )
+
+
+def _evenly(length: int, count: int) -> NDArray[np.intp]:
+    """At most `count` indices from all over `length`."""
+    return np.linspace(0, length - 1, min(length, count)).round().astype(np.intp)
 
 
 def _box_sum(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -311,13 +346,11 @@ def _box_sum(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return inner[..., _SIDE:] - inner[..., :-_SIDE] - left[..., _SIDE:] + left[..., :-_SIDE]
 
 
-def _blocks(volume: Values, floor: bool) -> _Blocks:
-    """Up to 50 000 blocks, evenly from all positions of (up to 16 of) the slices.
+def _blocks(volume: Values, floor: bool, most: int = _MAX_BLOCKS) -> _Blocks:
+    """Up to `most` blocks, evenly from all positions.
 
     `floor` says whether many values at the minimum mean clipping; in counts and magnitudes they do not.
     """
-    slices = np.linspace(0, len(volume) - 1, min(len(volume), _MAX_SLICES)).round().astype(int)
-    volume = volume[slices]
     lowest, highest = volume.min(), volume.max()
     # Rounded data have some equal pixels by chance, but hardly nine in a square, unless sigma is below the rounding.
     level = ndimage.maximum_filter(volume, (1, 3, 3)) == ndimage.minimum_filter(volume, (1, 3, 3))
@@ -332,9 +365,9 @@ def _blocks(volume: Values, floor: bool) -> _Blocks:
         usable = ~flat
     position = np.flatnonzero(usable)
     count = len(position)
-    if count > _MAX_BLOCKS:
+    if count > most:
         # The step is fractional on purpose: a whole one could fall in with the pattern of an image.
-        position = position[(np.arange(_MAX_BLOCKS) * (count / _MAX_BLOCKS)).astype(np.int64)]
+        position = position[(np.arange(most) * (count / most)).astype(np.int64)]
     index = np.unravel_index(position, usable.shape)
     # Float32 is enough once the offset, which could be large against the noise, is gone.
     centred = (volume - volume.mean()).astype(np.float32)

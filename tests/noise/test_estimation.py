@@ -265,15 +265,32 @@ def test_fitted_correlation_is_near_that_of_neighbouring_pixels() -> None:
             assert true - 0.2 < correlation < true + 0.05, (widths, axis)
 
 
+def test_correlation_names_the_strength_of_the_noise() -> None:
+    for width in (0.0, 0.5, 0.8):
+        noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(256, 256)), width)
+        assert noise_correlation(noise).sigma == pytest.approx(noise.std(), rel=0.25)
+
+
+def test_large_images_are_looked_at_in_windows() -> None:
+    noise = np.random.default_rng(0).normal(0, 3, (3000, 2000)).astype(np.float32)
+    noise[:, 1000:] = ndimage.gaussian_filter(noise[:, 1000:], (0, 0.7))
+    assert 0.5 < estimate_sigma(noise) < 3.1
+    assert estimate_sigma(noise[:, :1000]) == pytest.approx(3, rel=0.02)
+    assert noise_correlation(noise[:, 1000:], 2**16).horizontal > 0.4
+    assert noise_correlation(np.stack([noise[:, :1000]] * 3), 2**16).strength < 0.1
+    assert estimate_sigma(np.tile(noise[:20, :1000], (1, 300))) == pytest.approx(3, rel=0.1)
+
+
 def test_autocorrelation_is_that_of_a_gaussian() -> None:
-    found = NoiseCorrelation((0.5, 1.0))
+    found = NoiseCorrelation((0.5, 1.0), 1.0)
     assert found.at(0, 0) == 1
     assert found.vertical == pytest.approx(np.exp(-1))
     assert found.horizontal == pytest.approx(np.exp(-1 / 4))
     assert found.at(1, 1) == pytest.approx(found.vertical * found.horizontal)
-    assert NoiseCorrelation((0.0, 1.0)).at(1, 0) == 0
-    assert NoiseCorrelation((0.0, 1.0)).at(0, 2) == pytest.approx(np.exp(-1))
-    assert NoiseCorrelation((0.45, 0.0)).strength < CORRELATION_THRESHOLD < NoiseCorrelation((0.0, 0.46)).strength
+    assert NoiseCorrelation((0.0, 1.0), 1.0).at(1, 0) == 0
+    assert NoiseCorrelation((0.0, 1.0), 1.0).at(0, 2) == pytest.approx(np.exp(-1))
+    weak, strong = (NoiseCorrelation((0.0, smoothing), 1.0).strength for smoothing in (0.45, 0.46))
+    assert weak < CORRELATION_THRESHOLD < strong
 
 
 # signal-dependent noise

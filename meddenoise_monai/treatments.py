@@ -1,0 +1,166 @@
+"""How an image is brought to a network for white Gaussian noise, and back, by the kind of noise it carries.
+
+A `Treatment` holds what that takes: a transform that makes signal-dependent noise Gaussian, or the step at which
+pixels are picked so that correlated noise falls apart into white noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import UsageError
+from .noise import (
+    NoiseCorrelation,
+    PoissonGaussianStabiliser,
+    RicianStabiliser,
+    Stabiliser,
+    estimate_poisson_gaussian,
+    estimate_rician_sigma,
+    noise_correlation,
+)
+
+__all__ = ["NOISE_KINDS", "Treatment", "choose_treatment", "join_phases", "split_phases"]
+
+NOISE_KINDS = ("auto", "gaussian", "poisson", "rician", "correlated")
+
+# Where noise counts as correlated: pixels apart, least correlation, least sigma as a share of the image's range. Every
+# 2nd and 4th pixel are looked at, too: noise that was smoothed over pixels has next to nothing at the finest scale.
+# Images without noise look correlated, too, if they are smooth, but then there is little of it at the fine scales: of
+# 160 mammograms, X-rays, photographs and CT and MR slices, 5 textures and a series of EPI slices were above the limits.
+_LIMITS = {1: ((0.1, 12 / 255), (0.25, 4 / 255)), 2: ((0.25, 4 / 255),), 4: ((0.4, 8 / 255),)}
+# Pictures smaller than this say too little, more pixels than that take time and say no more.
+_SMALLEST, _LOOKED_AT = 64, 2**18
+# Pixels at a step count as independent below this correlation: at sigma = 15/255, Gaussians of 0.8 and 1 pixel, whose
+# pixels at every second have 0.21 and 0.37, the result is 4 and 8 dB better at every fourth.
+_INDEPENDENT = 0.1
+_STEPS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to an image before the network and after.
+
+    Attributes
+    ----------
+    stabiliser
+        Makes the noise Gaussian and of one strength; None where it is so already.
+    steps
+        Along ``(rows, columns)``: every so-many-th pixel makes an image of its own, all of which are denoised apart and
+        put together again (pixel-shuffle down-sampling, Zhou et al., "When AWGN-based Denoiser Meets Real Noises",
+        AAAI 2020).
+    warning
+        What the user should know before she trusts the result; empty if nothing.
+    """
+
+    stabiliser: Stabiliser | None = None
+    steps: tuple[int, int] = (1, 1)
+    warning: str = ""
+
+
+def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigma: float | None = None) -> Treatment:
+    """The treatment for an image.
+
+    Parameters
+    ----------
+    image
+        (H, W) or (D, H, W), real and finite, in its own units.
+    noise
+        ``"gaussian"``, ``"poisson"`` (photon counting, with Gaussian read-out noise), ``"rician"`` (magnitude MR
+        images), ``"correlated"`` (Gaussian, but smoothed, up-sampled or reconstructed), or a `Stabiliser` whose
+        parameters are known. ``"auto"`` looks whether the noise is correlated, and takes it for Gaussian if not.
+    sigma
+        Standard deviation of the noise in the image's own units where it is known; for Rician noise that of the
+        Gaussian noise in either channel. It has no meaning for photon counting, nor beside a `Stabiliser`.
+
+    Returns
+    -------
+    Treatment
+        With a warning that names the correlation where ``"auto"`` has found one.
+
+    Raises
+    ------
+    UsageError
+        If `noise` is unknown, or `sigma` is given where it has no meaning.
+    InputError
+        If the parameters of the noise cannot be estimated from this image.
+    """
+    if isinstance(noise, Stabiliser):
+        if sigma is not None:
+            raise UsageError("sigma is given beside a stabiliser", "leave sigma out: the stabiliser knows the noise")
+        return Treatment(noise)
+    if noise not in NOISE_KINDS:
+        raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
+    if noise == "poisson":
+        if sigma is not None:
+            raise UsageError("sigma has no meaning for photon counting", "leave it out, or give the gain, too")
+        found = estimate_poisson_gaussian(image)
+        return Treatment(PoissonGaussianStabiliser(*found) if any(found) else None)
+    if noise == "rician":
+        channel = estimate_rician_sigma(image) if sigma is None else sigma
+        return Treatment(RicianStabiliser(channel) if channel > 0 else None)
+    if noise == "gaussian" or (noise == "auto" and min(image.shape[-2:]) < _SMALLEST):  # too small to tell
+        return Treatment()
+    correlation = _correlation(image, forced=noise == "correlated")
+    if correlation is None:
+        return Treatment()
+    steps = _steps(correlation)
+    if noise == "correlated":
+        return Treatment(steps=steps)
+    return Treatment(
+        steps=steps,
+        warning=f"the noise of neighbouring pixels is correlated: {correlation.vertical:.2f} vertically, "
+        f"{correlation.horizontal:.2f} horizontally, as after smoothing or up-sampling; denoised at every "
+        f"{_words(steps)} pixel: check fine detail (or choose noise gaussian)",
+    )
+
+
+def _correlation(image: NDArray[Any], forced: bool) -> NoiseCorrelation | None:
+    """The widest correlation that strong noise has at any scale, as one of the image's pixels."""
+    width = float(image.max()) - float(image.min())
+    found = []
+    for apart, limits in _LIMITS.items():
+        picture = image[..., ::apart, ::apart]
+        if apart > 1 and min(picture.shape[-2:]) < _SMALLEST:
+            break
+        here = noise_correlation(picture, _LOOKED_AT)
+        rows, columns = here.smoothing
+        if any(here.strength > least and (forced or here.sigma > share * width) for least, share in limits):
+            found.append(NoiseCorrelation((apart * rows, apart * columns), here.sigma))
+    # Noise shows with all its strength from the scale of its smoothing on, so what is much less is not the noise.
+    strongest = max((noise.sigma for noise in found), default=0.0)
+    return next((noise for noise in reversed(found) if noise.sigma >= strongest / 4), None)
+
+
+def _steps(correlation: NoiseCorrelation) -> tuple[int, int]:
+    """The smallest steps at which pixels are next to independent."""
+
+    def along(rows: int, columns: int) -> int:
+        return next((n for n in _STEPS if correlation.at(n * rows, n * columns) < _INDEPENDENT), _STEPS[-1])
+
+    return along(1, 0), along(0, 1)
+
+
+def _words(steps: tuple[int, int]) -> str:
+    ordinal = {1: "single", 2: "second", 4: "fourth", 8: "eighth"}
+    rows, columns = (ordinal[step] for step in steps)
+    return rows if rows == columns else f"{rows} (rows) and {columns} (columns)"
+
+
+def split_phases(image: Tensor, steps: tuple[int, int]) -> Tensor:
+    """(B, 1, H, W) to (B * r * c, 1, H / r, W / c): a picture of each r-th row and c-th column from every start."""
+    rows, columns = steps
+    batch, _, height, width = image.shape
+    parts = image.reshape(batch, height // rows, rows, width // columns, columns)
+    return parts.permute(0, 2, 4, 1, 3).reshape(-1, 1, height // rows, width // columns)
+
+
+def join_phases(phases: Tensor, steps: tuple[int, int]) -> Tensor:
+    """The inverse of `split_phases`."""
+    rows, columns = steps
+    height, width = phases.shape[-2:]
+    parts = phases.reshape(-1, rows, columns, height, width).permute(0, 3, 1, 4, 2)
+    return parts.reshape(-1, 1, height * rows, width * columns)
