@@ -46,6 +46,8 @@ def main(dataset_dir: str = "", datalist: str = "", steps: int = 100, warmup: in
             output_dir=folder,
             max_epochs=1,
             steps_per_epoch=warmup + steps,
+            baselines=["gaussian"],  # tuning them all takes minutes, and is no part of a step
+            validation_images=1,
         )
         workflow.initialize()
         trainer: Any = workflow.parser.get_parsed_content("train::trainer")

@@ -25,13 +25,14 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from peers import OURS, PEERS  # noqa: E402
+
 SIGMAS = (15, 25, 50)  # of 255
 STEPS = 100  # of an epoch
-NETWORK = "meddenoise_monai.networks.ResidualDenoisingAutoencoder"
 
 
 def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]:
-    return {"network_def": {"_target_": NETWORK, "widths": list(widths), "blocks": blocks, "stride": stride}}
+    return {"network_def": {"_target_": OURS, "widths": list(widths), "blocks": blocks, "stride": stride}}
 
 
 # The overrides of each variant; "reference" is release.json as it stands.
@@ -52,6 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sigma up to 55": {"sigma_max": 55 / 255},
     "learning rate 0.001": {"learning_rate": 0.001},
     "learning rate 0.004": {"learning_rate": 0.004},
+    **{name: {"network_def": definition} for name, definition in PEERS.items()},
 }
 
 
@@ -88,42 +90,35 @@ def windows(mini_mias: Path) -> dict[str, list[dict[str, Any]]]:
     return {"mini-MIAS": windows_of(mini_mias_split(mini_mias)["validation"], 30), "samples": samples}
 
 
-def score(weights: Path, data: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
+def trained(variant: str, weights: Path) -> Any:
+    """The network of a variant."""
+    from peers import PEERS, build
+
+    from meddenoise_monai.inference import load_denoiser, load_weights
+
+    if variant not in PEERS:
+        return load_denoiser(weights, "cpu").network
+    network = build(PEERS[variant])
+    network.load_state_dict(load_weights(weights))
+    return network
+
+
+def score(network: Any, data: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
     """PSNR by data and σ."""
     from benchmark_quality import noisy_cases
 
     from meddenoise_monai.evaluation import evaluate
-    from meddenoise_monai.inference import load_denoiser
+    from meddenoise_monai.inference import Denoiser
 
-    denoise = load_denoiser(weights)
+    denoise = Denoiser(network)
     found = {}
     for name, chosen in data.items():
         for sigma in SIGMAS:
-            scores = evaluate(noisy_cases(chosen, sigma / 255), {"dae": lambda noisy, _: denoise(noisy)})
+            scores = evaluate(
+                noisy_cases(chosen, sigma / 255), {"dae": lambda noisy, _: denoise(noisy, noise="gaussian")}
+            )
             found[f"{name}, {sigma}"] = float(np.mean([entry.psnr for entry in scores if entry.method == "dae"]))
     return found
-
-
-def multiplications(net: Any) -> float:
-    """Thousands of multiply-adds a pixel, counted on a run: each weight of a convolution, once for each output pixel
-    (for each input pixel, if it is transposed)."""
-    import torch
-    from torch import nn
-
-    side, total = 64, 0
-
-    def count(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        nonlocal total
-        places = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
-        total += layer.weight.numel() * places.shape[-1] * places.shape[-2]
-
-    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.no_grad():
-        net(torch.rand(1, 1, side, side))
-    for hook in hooks:
-        hook.remove()
-    return total / side**2 / 1000
 
 
 def speeds(networks: Mapping[str, Any], rounds: int = 3) -> dict[str, float]:
@@ -146,8 +141,7 @@ def speeds(networks: Mapping[str, Any], rounds: int = 3) -> dict[str, float]:
 def report(output: Path, mini_mias: Path) -> str:
     """The table of all variants that are done."""
     import torch
-
-    from meddenoise_monai.inference import load_denoiser
+    from peers import multiplications
 
     data = windows(mini_mias)
     rows: dict[str, dict[str, Any]] = {}
@@ -156,11 +150,11 @@ def report(output: Path, mini_mias: Path) -> str:
         folder = output / variant
         if not (folder / "release.json").is_file():
             continue
+        networks[variant] = trained(variant, folder / "models" / "model_best.pt")
         scores = folder / "validation.json"
         if not scores.is_file():
-            scores.write_text(json.dumps(score(folder / "models" / "model_best.pt", data), indent=1))
+            scores.write_text(json.dumps(score(networks[variant], data), indent=1))
         record = json.loads((folder / "release.json").read_text())
-        networks[variant] = load_denoiser(folder / "models" / "model_best.pt", "cpu").network
         rows[variant] = {
             "minutes": record["minutes"],
             "steps": record["epochs"] * STEPS,

@@ -36,6 +36,10 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from splits import mini_mias_items, split_items, xray_items
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = [str(ROOT / "bundle" / "configs" / name) for name in ("train.json", "paper.json")]
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -98,27 +102,12 @@ def scores_baselines(cell: Cell, epochs: int) -> bool:
 
 
 def items_of(mini_mias: Path, xray: Path) -> dict[str, list[dict[str, str]]]:
-    """Images with their patients: films 2n - 1 and 2n of mini-MIAS are the breasts of one woman."""
-    from meddenoise_monai.images import find_images
-
-    def number(path: Path) -> int:
-        return int(re.sub(r"\D", "", path.stem))
-
-    return {
-        "mini-MIAS": [
-            {"image": str(path.resolve()), "patient": f"mias-{(number(path) + 1) // 2:03d}"}
-            for path in find_images(mini_mias)
-        ],
-        "X-ray": [{"image": str(path.resolve()), "patient": f"xray-{path.stem}"} for path in find_images(xray)],
-    }
+    """Images with their patients."""
+    return {"mini-MIAS": mini_mias_items(mini_mias), "X-ray": xray_items(xray)}
 
 
 def write_datalist(items: list[dict[str, str]], seed: int, path: Path) -> None:
-    from meddenoise_monai.datasets import SPLITS, split_patients
-
-    split = split_patients((item["patient"] for item in items), seed, FRACTIONS)
-    content = {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
-    path.write_text(json.dumps(content, indent=1))
+    path.write_text(json.dumps(split_items(items, seed, FRACTIONS), indent=1))
 
 
 @contextlib.contextmanager

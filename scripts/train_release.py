@@ -25,6 +25,10 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from splits import mini_mias_items, split_items
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = [str(ROOT / "bundle" / "configs" / name) for name in ("train.json", "release.json")]
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -35,18 +39,7 @@ SHARES = {"mini-MIAS": 0.5, "packages": 0.25, "synthetic": 0.25}
 
 def mini_mias_split(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The films as items of a datalist, split by woman."""
-    from meddenoise_monai.datasets import SPLITS, split_patients
-    from meddenoise_monai.images import find_images
-    from meddenoise_monai.public_data import COLLECTIONS
-
-    collection = COLLECTIONS["mini_mias"]
-    items = [
-        {"image": str(path.resolve()), "patient": collection.patient(number)}
-        for path in find_images(folder)
-        if (number := collection.number(path)) is not None
-    ]
-    split = split_patients((item["patient"] for item in items), SPLIT_SEED, FRACTIONS)
-    return {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
+    return split_items(mini_mias_items(folder), SPLIT_SEED, FRACTIONS)
 
 
 def write_synthetic(folder: Path, count: int, size: int) -> list[dict[str, Any]]:

@@ -206,24 +206,51 @@ def test_quality_is_scored_on_windows_of_tissue(
 def test_multiplications_are_counted_by_hand() -> None:
     from meddenoise_monai.networks import ConvDenoisingAutoencoder, ResidualDenoisingAutoencoder
 
-    recipes = load("compare_recipes")
+    peers = load("peers")
     residual = ResidualDenoisingAutoencoder(widths=(8, 16), blocks=1, stride=2)
     fine, coarse = (2 * 2 * 9 * 8**2 + 2 * 36 * 8) / 4, 2 * 9 * 16**2 / 16
     steps = 2 * 4 * 8 * 16 / 16
-    assert recipes.multiplications(residual) == pytest.approx((fine + coarse + steps) / 1000)
+    assert peers.multiplications(residual) == pytest.approx((fine + coarse + steps) / 1000)
     paper = ConvDenoisingAutoencoder(channels=4)
-    assert recipes.multiplications(paper) == pytest.approx(25 * (4 + 16 / 4 + 16 / 16 + 16 / 4 + 4) / 1000)
+    assert peers.multiplications(paper) == pytest.approx(25 * (4 + 16 / 4 + 16 / 16 + 16 / 4 + 4) / 1000)
 
 
-def test_variants_differ_and_build_their_networks() -> None:
-    from meddenoise_monai.networks import ResidualDenoisingAutoencoder
+def test_variants_differ_and_build_their_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
 
-    recipes = load("compare_recipes")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    recipes, peers = load("compare_recipes"), load("peers")
     assert len({repr(overrides) for overrides in recipes.VARIANTS.values()}) == len(recipes.VARIANTS)
+    assert set(peers.PEERS) <= set(recipes.VARIANTS)
     networks = [v["network_def"] for v in recipes.VARIANTS.values() if "network_def" in v]
+    assert len(networks) >= 10
+    image = torch.rand(1, 1, 48, 33)
     for definition in networks:
-        ResidualDenoisingAutoencoder(**{name: value for name, value in definition.items() if name != "_target_"})
-    assert len(networks) >= 5
+        with torch.no_grad():
+            assert peers.build(definition)(image).shape == image.shape
+
+
+def test_speed_is_compared_in_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from meddenoise_monai import baselines
+
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    speed = load("benchmark_speed")
+    monkeypatch.setattr(baselines, "available_baselines", lambda: ["median"])
+    weights = str(write_model(tmp_path / "model.pt"))
+    speed.main(size=64, rounds=1, weights=weights, memory=False)
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0].removeprefix("| ") for row in table][1:3] == ["ours", "ours, noise auto"]
+    assert {"| DnCNN-17", "| median"} <= {row[0] for row in table}
+    ours = table[1]
+    assert float(ours[3]) == 1
+    assert float(ours[2]) > 0
+    speed.main(size=256, weights=weights, memory_of="ours")
+    assert float(capsys.readouterr().out) >= 0
+    arithmetic, traffic = speed.ceilings("cpu")
+    assert 1e8 < arithmetic < 1e15
+    assert 1e8 < traffic < 1e13
 
 
 def test_sigma_benchmark_prints_both_estimators(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
