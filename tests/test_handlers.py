@@ -438,6 +438,17 @@ def test_panels_follow_the_same_images_at_their_interval(local: Path) -> None:
     assert np.array_equal(picture, panel(clean, noisy, best, clean, 5.0))
 
 
+def test_tuning_logs_its_progress(local: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = items()
+    handler = comparison(RunTracker("test", local), dataset)
+    validator = ValidationHandler(validator=evaluator(dataset, nn.Identity(), handler), interval=1, epoch_level=True)
+    with caplog.at_level(logging.INFO, "meddenoise_monai.handlers.comparison"):
+        trainer(handler.tracker, validator, epochs=1).run()
+    handler.tracker.finish()
+    for name in NAMES:
+        assert sum(message.startswith(f"tuning {name}: ") for message in caplog.messages) == 1
+
+
 def test_training_logs_its_progress(local: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "meddenoise_monai.handlers.run"):
         tracker = RunTracker("test", local)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from ..baselines import TunedBaseline, available_baselines, make_baseline, tune_all
 from ..errors import UsageError, nearest
@@ -115,7 +116,20 @@ class BaselineComparison:
         _log.info("tuning the classical baselines on %d validation images", len(cases))
         pairs = [(case.clean, case.noisy) for case in cases]
         sigmas = [case.sigma for case in cases]
-        self.tuned = tune_all(pairs, sigmas, self.metric, names=self.names, cache_dir=self.cache_dir)
+        # Minutes, for many large images: a bar in a terminal, and a line for each method anywhere.
+        with tqdm(desc="tuning", unit="try", leave=False, disable=None) as bar:
+            seen: list[str] = []
+
+            def progress(name: str, done: int, total: int) -> None:
+                if name not in seen:
+                    seen.append(name)
+                    _log.info("tuning %s: %d of %d tries done", name, done, total)
+                bar.total = total
+                bar.update(done - bar.n)
+
+            self.tuned = tune_all(
+                pairs, sigmas, self.metric, names=self.names, cache_dir=self.cache_dir, progress=progress
+            )
         scores = evaluate(cases, self.tuned)
         self.summary = summarise(scores)
         self.tracker.log_group("baselines", _by_method(self.summary), step=0)
