@@ -183,9 +183,13 @@ def main(
         repeats: draws of the noise for each lesion.
         figure: a PNG file to write: the lesion with the most spots, at the middle sigma.
     """
+    from meddenoise_monai.errors import InputError
+
     folder = Path(mini_mias)
     split = mini_mias_split(folder)
     lesions = lesions_of(folder, {item["patient"] for part in parts for item in split[part]})
+    if not lesions:
+        raise InputError(f"no calcifications on the films in {folder}", "give mini-MIAS with its Info.txt")
     methods = denoisers(weights)
     results: dict[tuple[int, str], list[dict[str, float]]] = {}
     for sigma in (0, *sigmas):

@@ -11,7 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy import ndimage
 
 from tests.samples import write_model, write_patients
 
@@ -125,8 +128,8 @@ def test_ssim_benchmark_prints_the_ratio(capsys: pytest.CaptureFixture[str]) -> 
     assert float(shown.splitlines()[-1].rsplit(" ", 1)[1]) < 1e-5
 
 
-def mias_films(folder: Path, count: int) -> Path:
-    write_patients(folder, count=count, size=64)
+def mias_films(folder: Path, count: int, size: int = 64) -> Path:
+    write_patients(folder, count=count, size=size)
     for number, path in enumerate(sorted(folder.iterdir()), start=1):
         path.rename(folder / f"mdb{number:03d}.png")
     return folder
@@ -134,13 +137,14 @@ def mias_films(folder: Path, count: int) -> Path:
 
 def test_release_datalist_gives_each_source_its_share(tmp_path: Path) -> None:
     release = load("train_release")
-    films = mias_films(tmp_path / "films", 40)
+    films = mias_films(tmp_path / "films", 40, size=136)
     (films / "Info.png").write_bytes(b"no film")
     content = release.release_datalist(films, tmp_path / "out", synthetic=3, size=32)
     shares: dict[str, float] = {}
     for item in content["training"]:
         path = Path(item["image"])
-        source = "mini-MIAS" if path.parent == films else "synthetic" if "synthetic" in path.name else "packages"
+        source = "mini-MIAS" if path.name.startswith("mdb") else "synthetic" if "synthetic" in path.name else "packages"
+        source += ", shrunk" if path.parent.name == "shrunk" else ""
         shares[source] = shares.get(source, 0) + item["weight"]
     assert shares == pytest.approx(release.SHARES)
     split = release.mini_mias_split(films)
@@ -149,7 +153,17 @@ def test_release_datalist_gives_each_source_its_share(tmp_path: Path) -> None:
     }
     patients = [{item["patient"] for item in split[part]} for part in ("training", "validation", "test")]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 20
-    assert not [item for part in ("validation", "test") for item in content[part] if "synthetic" in item["image"]]
+    made_here = [
+        item for part in ("validation", "test") for item in content[part] if str(tmp_path / "out") in item["image"]
+    ]
+    assert not made_here
+    shrunk = next(
+        Path(item["image"]) for item in content["training"] if "mdb" in item["image"] and "shrunk" in item["image"]
+    )
+    small = np.array(Image.open(shrunk)) / 65535
+    large = np.array(Image.open(films / f"{shrunk.name.split('-')[0]}.png")) / 255
+    assert small.shape == (68, 68)
+    assert np.allclose(small, large.reshape(68, 2, 68, 2).mean(axis=(1, 3)), atol=1e-4)
 
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "synthetic").iterdir()}
     release.release_datalist(films, tmp_path / "out", synthetic=3, size=32)
@@ -228,6 +242,53 @@ def test_variants_differ_and_build_their_networks(monkeypatch: pytest.MonkeyPatc
     for definition in networks:
         with torch.no_grad():
             assert peers.build(definition)(image).shape == image.shape
+
+
+def test_kinds_are_compared_with_the_best_tuned_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    kinds = load("benchmark_kinds")
+    weights = str(write_model(tmp_path / "model.pt"))
+    kinds.main(str(tmp_path), weights, draws=2, sigmas=(25,), baselines=("median", "gaussian"))
+    tables = [[line.split(" | ") for line in part.splitlines()[2:]] for part in capsys.readouterr().out.split("\n\n")]
+    assert len(tables[0]) == len(tables[1]) == 6
+    for row in tables[0]:
+        best, ours, gain = float(row[3].split()[-1]), float(row[4]), float(row[5].split()[0])
+        assert gain == pytest.approx(ours - best, abs=0.011)
+        assert float(row[2]) == pytest.approx(20.17, abs=0.2)
+    assert all(float(row[1]) > 20 for row in tables[1])
+
+
+def test_microcalcifications_are_measured_on_unseen_women(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    script = load("microcalcifications")
+    clean = np.full((160, 160), 0.5)
+    rows, columns = np.meshgrid([40, 80, 120], [50, 110])
+    clean += 0.2 * ndimage.gaussian_filter(
+        np.isin(np.arange(160**2), (rows * 160 + columns).ravel()).reshape(160, 160) * 8.0, 1
+    )
+    clean += np.random.default_rng(0).normal(0, 0.002, clean.shape)
+    spots, places = script.spots_of(clean)
+    assert sorted(map(tuple, spots)) == sorted(zip(rows.ravel(), columns.ravel(), strict=True))
+    assert len(places) == 1000
+    lesion = script.Lesion("p", "n", clean.astype(np.float32), spots, places)
+    sharp, blurred = (script.measures(image, lesion) for image in (clean, ndimage.gaussian_filter(clean, 3)))
+    assert sharp["AUC"] == 1
+    assert sharp["contrast"] > 3 * blurred["contrast"] > 0
+    films = mias_films(tmp_path / "films", 30, size=1024)
+    place = "\n".join(f"mdb{number:03d} G CALC B 500 500 90" for number in range(1, 31))
+    (films / "Info.txt").write_text(place)
+    for path in films.glob("*.png"):
+        Image.fromarray(np.uint8(np.tile(clean, (7, 7))[:1024, :1024] * 255)).save(path)
+    script.main(str(films), str(write_model(tmp_path / "model.pt")), (15,), repeats=1, figure=str(tmp_path / "f.png"))
+    shown = capsys.readouterr().out
+    split = script.mini_mias_split(films)
+    assert shown.startswith(f"{len(split['validation']) + len(split['test'])} lesions")
+    assert "| 15 | ours |" in shown
+    assert Image.open(tmp_path / "f.png").size[0] > 500
 
 
 def test_speed_is_compared_in_one_table(
