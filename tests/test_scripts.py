@@ -288,7 +288,8 @@ def test_microcalcifications_are_measured_on_unseen_women(
     split = script.mini_mias_split(films)
     assert shown.startswith(f"{len(split['validation']) + len(split['test'])} lesions")
     assert "| 15 | ours |" in shown
-    assert Image.open(tmp_path / "f.png").size[0] > 500
+    with Image.open(tmp_path / "f.png") as figure:
+        assert figure.size[0] > 500
 
 
 def test_speed_is_compared_in_one_table(
