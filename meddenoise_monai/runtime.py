@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .allocation import keep_freed_memory
 from .errors import InputError, MeddenoiseError, UsageError, nearest
 
 __all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "launched_config", "make_folder", "user_error"]
@@ -235,10 +236,14 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def begin() -> None:
-    """Install the two-line error report and check the overrides; to be called first in ``initialize``."""
+    """Install the two-line error report and check the overrides; to be called first in ``initialize``.
+
+    Freed memory is kept from here on, see `allocation`.
+    """
     if _command_line(sys.argv) is not None:
         sys.excepthook = _report
     check_overrides()
+    keep_freed_memory()
 
 
 def as_bool(value: object) -> bool:

@@ -34,14 +34,19 @@ SMALL = 256
 Method = Callable[[Any], Any]
 
 
-def picture(size: int) -> Any:
+def picture(size: int, bits: int = 0) -> Any:
+    """A noisy image (size, size), float32 or unsigned integers; beyond 1024 pixels it repeats itself, so that making it costs nothing."""
     import torch
 
     from meddenoise_monai.noise import GaussianNoise
     from meddenoise_monai.synthetic import synthetic_image
 
-    clean = torch.from_numpy(np.float32(synthetic_image(size, 0)))
-    return GaussianNoise(SIGMA).apply(clean, 0).numpy()
+    clean = torch.from_numpy(np.float32(synthetic_image(min(size, 1024), 0)))
+    noisy = GaussianNoise(SIGMA).apply(clean, 0).numpy()
+    if bits:
+        noisy = np.clip(noisy * 2**bits, 0, 2**bits - 1).astype(f"uint{bits}")
+    times = -(-size // 1024)
+    return np.tile(noisy, (times, times))[:size, :size] if size > 1024 else noisy
 
 
 def our_network(weights: str) -> Any:
@@ -81,14 +86,16 @@ def peak_memory(name: str, size: int, weights: str, threads: int) -> float:
     return float(shown.stdout.split()[-1])
 
 
-def print_memory(name: str, size: int, weights: str) -> None:
+def print_memory(name: str, size: int, weights: str, bits: int) -> None:
     """What `peak_memory` asks for."""
     method = methods(weights, "cpu")[name]
     method(picture(64))
-    image = picture(size)
+    image = picture(size, bits)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     method(image)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / image.size)
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{whole / 2**20:.2f} GiB in all, with the libraries and the image; bytes a pixel beyond these:",
+          (whole - before) * 1024 / image.size)  # fmt: skip
 
 
 def ceilings(device: str) -> tuple[float, float]:
@@ -180,6 +187,7 @@ def main(
     weights: str = "",
     memory: bool = True,
     memory_of: str = "",
+    bits: int = 0,
 ) -> None:
     """Print the table.
 
@@ -191,14 +199,15 @@ def main(
         batch: images at a time, on a GPU.
         weights: of our network; by default the released ones.
         memory: measure the peak memory, too.
-        memory_of: print the bytes a pixel that this method needs, and nothing else.
+        memory_of: print what this method needs for an image of `size`, and nothing else.
+        bits: 8 or 16 for an image of integers there.
     """
     import torch
 
     if threads:
         torch.set_num_threads(threads)
     if memory_of:
-        return print_memory(memory_of, size, weights)
+        return print_memory(memory_of, size, weights, bits)
     if device == "cuda":
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {batch} x {size} x {size}\n")
         return on_gpu(weights, size, batch, rounds)

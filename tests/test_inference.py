@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import pickle
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from meddenoise_monai.inference import (
     weights_fingerprint,
 )
 from meddenoise_monai.networks import ConvDenoisingAutoencoder, ResidualDenoisingAutoencoder
+from meddenoise_monai.treatments import Treatment
 
 CPU = torch.device("cpu")
 
@@ -121,7 +121,7 @@ def test_tiles_of_any_size_equal_the_whole_image(height: int, width: int) -> Non
 @settings(max_examples=200, deadline=None)
 @given(length=st.integers(1, 60), tile=st.integers(1, 9), halo=st.integers(0, 9))
 def test_cores_cover_an_axis_once(length: int, tile: int, halo: int) -> None:
-    spans = TiledInferer(tile * 8, halo * 8, align=8)._spans(length * 8)
+    spans = TiledInferer(tile * 8, halo * 8, align=8).spans(length * 8)
     assert [pixel for _, _, first, last in spans for pixel in range(first, last)] == list(range(length * 8))
     for start, end, first, last in spans:
         assert start % 8 == end % 8 == 0
@@ -132,7 +132,7 @@ def test_cores_cover_an_axis_once(length: int, tile: int, halo: int) -> None:
 def test_tiles_equal_the_whole_image_with_the_default_network_and_settings() -> None:
     image = torch.rand(1, 1, 40, 700)
     network = trained(widths=(16, 32, 64, 128), blocks=2)
-    assert len(TiledInferer()._spans(704)) == 2
+    assert len(TiledInferer().spans(1216)) == 2
     with torch.inference_mode():
         result = TiledInferer(precision="fp32")(image, network)
     # Up to the order of sums, which a convolution may choose by the size; with oneDNN on AVX-512 it is 0.0.
@@ -384,25 +384,41 @@ def test_volume_is_scaled_as_one() -> None:
     assert np.allclose(result[1], denoiser()(volume[1]), atol=1e-3)  # the mean filter knows no scale
 
 
-@pytest.mark.parametrize("shape", [(131, 47), (3, 131, 47), (7, 33, 20)])
-@pytest.mark.parametrize("sigma", [None, 4.0])
-def test_pieces_equal_the_whole(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], sigma: float | None) -> None:
+class _Seen(nn.Module):
+    """A network that notes the shapes of what it is given."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.shapes = network, []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.shapes.append(tuple(image.shape))
+        return self.network(image)
+
+
+@pytest.mark.parametrize("shape", [(131, 47), (131, 100), (3, 131, 47), (7, 33, 20)])
+@pytest.mark.parametrize("options", [{}, {"sigma": 4.0}, {"noise": Treatment(steps=(2, 1))}, {"noise": "poisson"}])
+def test_pieces_equal_the_whole(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], options: dict[str, Any]
+) -> None:
     image = picture(np.uint16, shape)
-    seen: list[tuple[int, ...]] = []
-
-    class Watched(TiledInferer):
-        def __call__(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            seen.append(tuple(inputs.shape))
-            return super().__call__(inputs, *args, **kwargs)
-
-    denoise = Denoiser(NETWORK, Watched(tile=32, halo=HALO, align=8, precision="fp32"))
-    expected = denoise(image, sigma=sigma)
-    assert seen == [(1, 1, *shape)]
+    whole, pieces = (
+        Denoiser(_Seen(NETWORK), TiledInferer(tile=tile, halo=HALO, align=8, batch_size=2, precision="fp32"))
+        for tile in (1024, 32)
+    )
+    expected = whole(image, **options)
     monkeypatch.setattr(inference, "CHUNK", 47 * 40)
-    assert np.allclose(denoise(image, sigma=sigma), expected, rtol=0, atol=1e-3)
-    assert len(seen) > 2
-    largest = 47 * (32 + 2 * HALO) if shape[-1] == 47 else 2 * 33 * 20
-    assert max(math.prod(shape) for shape in seen[1:]) == largest
+    assert np.allclose(pieces(image, **options), expected, rtol=0, atol=1e-3)
+    count, _, *sizes = map(max, zip(*pieces.network.shapes, strict=True))
+    assert count <= 2
+    assert max(sizes) <= 32 + 2 * HALO
+    assert len(pieces.network.shapes) > 1
+
+
+def test_small_slices_go_together() -> None:
+    denoise = Denoiser(_Seen(NETWORK), TiledInferer(batch_size=4, precision="fp32"))
+    denoise(picture(np.uint16, (10, 16, 32)))
+    assert denoise.network.shapes == [(4, 1, 32, 32), (4, 1, 32, 32), (2, 1, 32, 32)]
 
 
 def test_memory_does_not_grow_with_the_work_on_an_image() -> None:
@@ -414,7 +430,7 @@ from meddenoise_monai.networks import ResidualDenoisingAutoencoder
 torch.set_num_threads(1)
 network = ResidualDenoisingAutoencoder(widths=(2, 2), blocks=1)
 inference.CHUNK = 2**20
-denoise = inference.Denoiser(network, inference.TiledInferer(precision="fp32"))
+denoise = inference.Denoiser(network, inference.TiledInferer(tile=512, precision="fp32"))
 denoise(np.random.default_rng(0).integers(0, 255, (512, 512)).astype(np.uint8))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 image = np.random.default_rng(0).integers(0, 255, (6000, 6000), dtype=np.uint8)
