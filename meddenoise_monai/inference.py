@@ -97,7 +97,7 @@ class TiledInferer(AutocastInferer):
         Core pixels along each axis; a multiple of `align`. Larger tiles waste less on halos and need more memory: the
         default network some 350 MB for each of the batch with 1024 on a CPU.
     halo
-        Pixels around the core; a multiple of `align`. 128 covers the default network (receptive radius 97).
+        Pixels around the core; a multiple of `align`. 96 covers the default network (receptive radius 91).
     align
         The product of the network's strides or a multiple of it; images are mirrored up to it and cropped
         back, so networks that accept only such sizes can be used.
@@ -110,7 +110,7 @@ class TiledInferer(AutocastInferer):
     def __init__(
         self,
         tile: int = 1024,
-        halo: int = 128,
+        halo: int = 96,
         align: int = 32,
         batch_size: int = 1,
         spatial_dims: int = 2,
@@ -119,7 +119,7 @@ class TiledInferer(AutocastInferer):
         super().__init__(precision)
         for name, value in (("tile", tile), ("halo", halo)):
             if value % align or value < 0 or (name == "tile" and value == 0):
-                raise UsageError(f"{name} must be a multiple of {align}, got {value}", "take 1024 and 128")
+                raise UsageError(f"{name} must be a multiple of {align}, got {value}", "take 1024 and 96")
         if batch_size < 1:
             raise UsageError(f"tiles per batch must be at least 1, got {batch_size}", "take 1")
         self.tile, self.halo, self.align, self.batch_size = tile, halo, align, batch_size

@@ -35,7 +35,10 @@ Method = Callable[[Any], Any]
 
 
 def picture(size: int, bits: int = 0) -> Any:
-    """A noisy image (size, size), float32 or unsigned integers; beyond 1024 pixels it repeats itself, so that making it costs nothing."""
+    """A noisy image (size, size), float32, or unsigned integers of `bits`.
+
+    Beyond 1024 pixels it repeats itself, so that making it costs nothing.
+    """
     import torch
 
     from meddenoise_monai.noise import GaussianNoise

@@ -18,7 +18,7 @@ sizes = st.integers(1, 70)
 def small(**options: Any) -> ResidualDenoisingAutoencoder:
     """A small network of four levels with a tail that is not zero, as after a training."""
     torch.manual_seed(0)
-    network = ResidualDenoisingAutoencoder(**{"widths": (4, 4, 8, 8), "blocks": 1, **options})
+    network = ResidualDenoisingAutoencoder(**{"widths": (4, 4, 8, 8), "blocks": 1, "stride": 1, **options})
     nn.init.normal_(network.tail.weight, std=0.1)
     return network.eval()
 
@@ -126,17 +126,17 @@ def test_untrained_network_can_learn() -> None:
 
 def test_default_network_has_about_a_million_parameters() -> None:
     count = parameters(ResidualDenoisingAutoencoder())
-    widths, kernel = (16, 32, 64, 128), 9
+    widths, kernel, ends = (32, 64, 128), 9, 36
     stages = [2 * 2 * kernel * width**2 for width in widths]  # two blocks of two convolutions
     steps = sum(2 * 4 * fine * coarse for fine, coarse in itertools.pairwise(widths))
-    assert count == 2 * sum(stages[:-1]) + stages[-1] + steps + 2 * kernel * widths[0]
+    assert count == 2 * sum(stages[:-1]) + stages[-1] + steps + 2 * ends * widths[0]
     assert 1.0e6 <= count <= 1.1e6
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_stride_is_a_network_over_interleaved_parts(stride: int) -> None:
     network = small(stride=stride).double()
-    parts = ResidualDenoisingAutoencoder(2, stride**2, stride**2, (4, 4, 8, 8), 1).double()
+    parts = ResidualDenoisingAutoencoder(2, stride**2, stride**2, (4, 4, 8, 8), 1, stride=1).double()
     state = dict(network.state_dict())
     # A convolution of the parts is one of the image whose kernel interleaves theirs.
     head = nn.functional.pixel_unshuffle(state["head.weight"], stride)
