@@ -47,8 +47,7 @@ def denoise(
       OUTPUT        a folder outside INPUT, which gets the same tree; for one file also the result's own name
 
     flags:
-      --model FILE      weights, such as bundle/models/model_best.pt of your training; by default the released ones,
-                        which this version does not have yet
+      --model FILE      weights, such as bundle/models/model_best.pt of your training; by default the released ones
       --device NAME     cpu, cuda, cuda:1, ...; by default CUDA where there is one
       --sigma NUMBER    standard deviation of the noise, in the image's own units (grey levels, HU), where it is known:
                         no more than that is taken away; by default the network decides

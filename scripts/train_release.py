@@ -137,6 +137,27 @@ def curve(database: Path) -> dict[str, dict[int, float]]:
     }
 
 
+def report(record: Mapping[str, Any]) -> str:
+    """What the docs say of a training: its circumstances, and some ten points of its curve."""
+    curve = record["curve"]
+    epochs = sorted(int(epoch) for epoch in curve["validation/psnr"])
+    chosen = epochs[:: max(1, len(epochs) // 10)]
+    versions = record["versions"]
+    lines = [
+        f"{record['training_images']['training']} training images, fingerprint {record['training_data']}, seed "
+        f"{record['seed']}, {record['epochs']} epochs in {record['minutes']:.0f} minutes, best at "
+        f"{record['best_epoch']}; {record['machine']}, torch {versions.get('torch')}, monai {versions.get('monai')}",
+        "",
+        "| epoch | loss | validation PSNR [dB] | validation SSIM |",
+        "|---|---|---|---|",
+    ]
+    for epoch in chosen if chosen[-1] == epochs[-1] else [*chosen, epochs[-1]]:
+        loss = curve["train/loss"].get(epoch)
+        psnr, ssim = (curve[f"validation/{name}"][epoch] for name in ("psnr", "ssim"))
+        lines.append(f"| {epoch} | {'' if loss is None else f'{loss:.5f}'} | {psnr:.2f} | {ssim:.4f} |")
+    return "\n".join(lines)
+
+
 def main(
     mini_mias: str,
     output: str,
@@ -203,10 +224,12 @@ def main(
     with replace_whole(folder / "release.json") as temporary:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
     if install:
-        target = ROOT / "bundle" / "models" / "model.pt"
-        with replace_whole(target) as temporary:
-            shutil.copyfile(folder / "models" / "model_best.pt", temporary)
+        for suffix in (".json", ".pt"):  # which images they have seen, and the weights
+            target = (ROOT / "bundle" / "models" / "model").with_suffix(suffix)
+            with replace_whole(target) as temporary:
+                shutil.copyfile((folder / "models" / "model_best").with_suffix(suffix), temporary)
         print(f"installed as {target}", file=sys.stderr)
+    print(report(record))
 
 
 if __name__ == "__main__":

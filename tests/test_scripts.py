@@ -171,7 +171,7 @@ def test_release_datalist_gives_each_source_its_share(tmp_path: Path) -> None:
 
 
 def test_release_is_trained_recorded_and_gone_on_with(
-    tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import shutil
 
@@ -190,8 +190,11 @@ def test_release_is_trained_recorded_and_gone_on_with(
     assert record["epochs"] == 2
     assert list(record["curve"]["train/loss"]) == ["1", "2"]
     assert len(record["training_data"]) == 16
-    installed = tmp_path / "root" / "bundle" / "models" / "model.pt"
-    assert installed.read_bytes() == (tmp_path / "models" / "model_best.pt").read_bytes()
+    for suffix in (".pt", ".json"):
+        installed = (tmp_path / "root" / "bundle" / "models" / "model").with_suffix(suffix)
+        assert installed.read_bytes() == (tmp_path / "models" / "model_best").with_suffix(suffix).read_bytes()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[-3:]] == ["| 0", "| 1", "| 2"]
 
 
 def test_quality_is_scored_on_windows_of_tissue(
