@@ -64,6 +64,8 @@ def _noise_options(noise: str, sigma: float | None, gain: float | None) -> dict[
     """The `sigma` and `noise` of a `Denoiser`."""
     if noise not in NOISE_KINDS:
         raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
+    if sigma is not None and not sigma >= 0.0:  # before it is squared
+        raise UsageError(f"sigma must not be negative, got {sigma}", "give it in the image's own units")
     if gain is None:
         return {"noise": noise, "sigma": sigma}
     if noise != "poisson":

@@ -379,7 +379,7 @@ class Denoiser:
             return answer
         assert isinstance(self.inferer, TiledInferer)
         height, width = unit.shape[-2:]
-        padded = pad_to_multiple(unit.reshape(-1, 1, height, width), math.prod(steps))
+        padded = pad_to_multiple(unit.reshape(-1, 1, height, width), max(steps))  # powers of 2
         joined = join_phases(self.inferer.run_untiled(split_phases(padded, steps), self.network), steps)
         return joined[..., :height, :width].reshape(unit.shape)
 

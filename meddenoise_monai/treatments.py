@@ -29,13 +29,12 @@ NOISE_KINDS = ("auto", "gaussian", "poisson", "rician", "correlated")
 
 # Where noise counts as correlated: pixels apart, least correlation, least sigma as a share of the image's range. Every
 # 2nd and 4th pixel are looked at, too: noise that was smoothed over pixels has next to nothing at the finest scale.
-# Images without noise look correlated, too, if they are smooth, but then there is little of it at the fine scales: of
-# 160 mammograms, X-rays, photographs and CT and MR slices, 5 textures and a series of EPI slices were above the limits.
+# Images without noise look correlated, too, if they are smooth, but then there is little of it at the fine scales; only
+# dense textures such as gravel are above the limits.
 _LIMITS = {1: ((0.1, 12 / 255), (0.25, 4 / 255)), 2: ((0.25, 4 / 255),), 4: ((0.4, 8 / 255),)}
 # Pictures smaller than this say too little, more pixels than that take time and say no more.
 _SMALLEST, _LOOKED_AT = 64, 2**18
-# Pixels at a step count as independent below this correlation: at sigma = 15/255, Gaussians of 0.8 and 1 pixel, whose
-# pixels at every second have 0.21 and 0.37, the result is 4 and 8 dB better at every fourth.
+# Pixels at a step count as independent below this correlation: a little more, and the network takes it for structure.
 _INDEPENDENT = 0.1
 _STEPS = (1, 2, 4, 8)
 

@@ -14,19 +14,24 @@ from torch import Tensor, nn
 OURS = "meddenoise_monai.networks.ResidualDenoisingAutoencoder"
 
 
+def convolutions(ends: int, depth: int, channels: int) -> nn.Sequential:
+    """`depth` of 3 x 3 with ReLU between and batch normalisation inside, from and to `ends` channels."""
+    layers: list[nn.Module] = [nn.Conv2d(ends, channels, 3, padding=1), nn.ReLU(inplace=True)]
+    for _ in range(depth - 2):
+        layers += [
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(channels, ends, 3, padding=1))
+
+
 class DnCNN(nn.Module):
     """Zhang et al., "Beyond a Gaussian denoiser", TIP 2017: `depth` convolutions, batch normalisation, a residual."""
 
     def __init__(self, depth: int = 17, channels: int = 64) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(inplace=True)]
-        for _ in range(depth - 2):
-            layers += [
-                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(inplace=True),
-            ]
-        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3, padding=1))
+        self.body = convolutions(1, depth, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         noise: Tensor = self.body(x)
@@ -41,14 +46,7 @@ class FFDNet(nn.Module):
 
     def __init__(self, depth: int = 15, channels: int = 64) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(4, channels, 3, padding=1), nn.ReLU(inplace=True)]
-        for _ in range(depth - 2):
-            layers += [
-                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(inplace=True),
-            ]
-        self.body = nn.Sequential(*layers, nn.Conv2d(channels, 4, 3, padding=1))
+        self.body = convolutions(4, depth, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]

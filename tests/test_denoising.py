@@ -296,6 +296,7 @@ def test_known_photon_counting(tmp_path: Path, model: Path) -> None:
         {"noise": "white"},
         {"gain": 2.0},
         {"noise": "poisson", "gain": -2.0},
+        {"noise": "poisson", "gain": 2.0, "sigma": -2.0},
         {"noise": "poisson", "sigma": 2.0},
     ],
 )
