@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +102,7 @@ class TiledInferer(AutocastInferer):
         The product of the network's strides or a multiple of it; images are mirrored up to it and cropped
         back, so networks that accept only such sizes can be used.
     batch_size
-        Tiles (or slices of a volume) per forward pass.
+        Tiles per forward pass. Of images or slices smaller than a tile as many go together as have its pixels.
     spatial_dims
         Of the network. A 2D network takes volumes (B, C, D, H, W) slice by slice.
     """
@@ -142,9 +142,10 @@ class TiledInferer(AutocastInferer):
             for image in range(len(inputs)):
                 by_shape[tuple(end - start for start, end, _, _ in spans)].append((image, spans))
         output: Tensor | None = None
-        for tiles in by_shape.values():
-            for first in range(0, len(tiles), self.batch_size):
-                batch = tiles[first : first + self.batch_size]
+        for shape, tiles in by_shape.items():
+            together = self._together(shape)
+            for first in range(0, len(tiles), together):
+                batch = tiles[first : first + together]
                 cut = [padded[i][(slice(None), *(slice(s, e) for s, e, _, _ in spans))] for i, spans in batch]
                 results = super().__call__(torch.stack(cut), network, *args, **kwargs)
                 if output is None:
@@ -157,12 +158,15 @@ class TiledInferer(AutocastInferer):
         return output[(slice(None), slice(None), *(slice(size) for size in sizes))]
 
     def run_untiled(self, inputs: Tensor, network: Callable[..., Tensor]) -> Tensor:
-        """The network's answer to small (B, C, H, W), `batch_size` of them at a time, mirrored up to `align`."""
+        """The network's answer to (B, C, H, W) no larger than a tile with its halo, mirrored up to `align`."""
         padded = pad_to_multiple(inputs, self.align)
-        outputs = torch.cat(
-            [super(TiledInferer, self).__call__(part, network) for part in torch.split(padded, self.batch_size)]
-        )
+        parts = torch.split(padded, self._together(padded.shape[2:]))
+        outputs = torch.cat([super(TiledInferer, self).__call__(part, network) for part in parts])
         return outputs[..., : inputs.shape[-2], : inputs.shape[-1]]
+
+    def _together(self, sizes: Sequence[int]) -> int:
+        """How many inputs of these sizes go through the network at a time."""
+        return self.batch_size * max(1, self.tile**2 // math.prod(sizes))
 
     def spans(self, length: int) -> list[tuple[int, int, int, int]]:
         """(start, end, core start, core end) of each tile along an axis of `length`, a multiple of `align`."""

@@ -420,7 +420,7 @@ def test_pieces_equal_the_whole(
 
 
 def test_small_slices_go_together() -> None:
-    denoise = Denoiser(_Seen(NETWORK), TiledInferer(batch_size=4, precision="fp32"))
+    denoise = Denoiser(_Seen(NETWORK), TiledInferer(tile=64, precision="fp32"))  # four have the pixels of a tile
     denoise(picture(np.uint16, (10, 16, 32)))
     assert denoise.network.shapes == [(4, 1, 32, 32), (4, 1, 32, 32), (2, 1, 32, 32)]
 
