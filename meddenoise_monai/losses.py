@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["L1SSIMLoss", "batch_ssim"]
+__all__ = ["L1SSIMLoss", "LogL1Loss", "batch_ssim"]
 
 _WINDOW, _SIGMA = 11, 1.5
 
@@ -83,3 +83,28 @@ class L1SSIMLoss(nn.Module):
         """Scalar loss of (B, C, …) images."""
         structure = 1.0 - batch_ssim(prediction, target, self.data_range).mean()
         return nn.functional.l1_loss(prediction.float(), target.float()) + self.weight * structure
+
+
+class LogL1Loss(nn.Module):
+    """Mean over the images of a batch of ``log(floor + mean absolute error)``.
+
+    PSNR is a logarithm, too, and is averaged over images: with this loss a per cent less error counts the same in a
+    smooth film at low noise as in a rough texture at high noise, whose errors are ten times as large and rule a plain
+    mean. (PSNR itself as a loss: Chen et al., *HINet*, CVPR workshops 2021; this is its counterpart for L1.)
+
+    Parameters
+    ----------
+    floor
+        Added to every error, in the images' units, so that noise-free images do not rule instead.
+    """
+
+    def __init__(self, floor: float = 0.002) -> None:
+        super().__init__()
+        if not floor > 0:
+            raise ValueError(f"floor must be positive, got {floor}")
+        self.floor = floor
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss of (B, C, …) images."""
+        errors = (prediction.float() - target.float()).abs().flatten(1).mean(1)
+        return (self.floor + errors).log().mean()

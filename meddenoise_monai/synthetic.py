@@ -1,8 +1,8 @@
-"""Synthetic images to train on, free of noise by construction: dead leaves and power-law textures.
+"""Synthetic images to train on, free of noise by construction: dead leaves, power-law textures, specks.
 
-Real images carry noise of their own and show what their data set shows. These two models share the statistics of
+Real images carry noise of their own and show what their data set shows. The first two models share the statistics of
 natural images (edges that occlude each other at all sizes; a spectrum that falls with a power of the frequency) and
-nothing else.
+nothing else. Specks are what a network that has seldom seen them takes for noise, and what mammograms are taken for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scipy import fft
 
 from .errors import UsageError
 
-__all__ = ["dead_leaves", "power_law", "synthetic_image"]
+__all__ = ["dead_leaves", "power_law", "specks", "synthetic_image"]
 
 Image = NDArray[np.float32]
 
@@ -120,11 +120,51 @@ def _lay(image: Image, radius: float, rng: np.random.Generator) -> None:
     part += cover * (leaf - part)
 
 
+def specks(image: Image, rng: np.random.Generator, density: float = 1 / 800) -> Image:
+    """Small bright spots on an image, as microcalcifications are: of one to four pixels, of all contrasts.
+
+    Parameters
+    ----------
+    image
+        (H, W), on [0, 1].
+    rng
+        Source of the random numbers.
+    density
+        Expected spots a pixel.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        A new image of the same shape, on [0, 1], nowhere darker.
+
+    Raises
+    ------
+    UsageError
+        If `density` is negative.
+    """
+    if not density >= 0:
+        raise UsageError(f"no specks of density {density}", "0 is none")
+    result = image.copy()
+    reach = 4
+    for _ in range(rng.poisson(density * image.size)):
+        row, column = rng.uniform(0, image.shape[0]), rng.uniform(0, image.shape[1])
+        radius, aspect, angle = rng.uniform(0.5, 1.5), rng.uniform(0.6, 1), rng.uniform(0, np.pi)
+        contrast = min(0.02 + rng.exponential(0.15), 0.9)
+        top, left = max(0, int(row) - reach), max(0, int(column) - reach)
+        part = result[top : int(row) + reach + 1, left : int(column) + reach + 1]
+        y, x = np.ogrid[top : top + part.shape[0], left : left + part.shape[1]]
+        along = np.cos(angle) * (x - column) + np.sin(angle) * (y - row)
+        across = (np.cos(angle) * (y - row) - np.sin(angle) * (x - column)) / aspect
+        spot = np.float32(contrast) * np.exp(-(along**2 + across**2) / (2 * radius**2)).astype(np.float32)
+        part += spot * (1 - part)
+    return result
+
+
 def synthetic_image(size: int, seed: int) -> Image:
     """One of the images above, or a mixture of them, of random parameters: a function of `size` and `seed` alone.
 
     A third each: dead leaves; a power-law texture of exponent 1.5 to 4; leaves that are textured by such a texture.
-    The contrast and the offset are drawn too, since no file fills [0, 1] evenly.
+    The contrast and the offset are drawn too, since no file fills [0, 1] evenly. Half of the images carry specks.
 
     Returns
     -------
@@ -152,7 +192,8 @@ def synthetic_image(size: int, seed: int) -> Image:
     else:
         image = leaves if leaves is not None else texture  # type: ignore[assignment]
     contrast = np.float32(rng.uniform(0.3, 1))
-    return contrast * image + np.float32(rng.uniform(0, 1)) * (1 - contrast)
+    image = contrast * image + np.float32(rng.uniform(0, 1)) * (1 - contrast)
+    return specks(image, rng) if rng.random() < 0.5 else image
 
 
 def _to_unit(values: NDArray[np.float64]) -> Image:

@@ -37,11 +37,11 @@ FRACTIONS = (0.7, 0.1, 0.2)
 SPLIT_SEED = 0
 # How often each source is drawn, whatever its number of images.
 SHARES = {
-    "mini-MIAS": 0.35,
-    "mini-MIAS, shrunk": 0.1,
-    "packages": 0.2,
-    "packages, shrunk": 0.15,
-    "synthetic": 0.2,
+    "mini-MIAS": 0.58,
+    "mini-MIAS, shrunk": 0.06,
+    "packages": 0.12,
+    "packages, shrunk": 0.08,
+    "synthetic": 0.16,
 }
 FACTORS, LEAST_SIDE = (2, 4), 64
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from monai.metrics import SSIMMetric
 from torch import Tensor
 
-from meddenoise_monai.losses import L1SSIMLoss, batch_ssim
+from meddenoise_monai.losses import L1SSIMLoss, LogL1Loss, batch_ssim
 from meddenoise_monai.metrics import ssim
 
 
@@ -87,3 +89,33 @@ def test_loss_is_the_weighted_sum() -> None:
 def test_images_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="11 pixels"):
         batch_ssim(torch.rand(shapes[0]), torch.rand(shapes[1]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(share=st.floats(0.1, 0.9), factor=st.floats(0.01, 1), seed=st.integers(0, 99))
+def test_a_per_cent_less_error_counts_the_same_in_every_image(share: float, factor: float, seed: int) -> None:
+    clean, noisy = pair(2, 1, 16, 16, seed=seed)
+    noise = (noisy - clean) * torch.tensor([1.0, factor])[:, None, None, None]
+    loss = LogL1Loss(floor=1e-9)
+    whole = loss(clean + noise, clean)
+    for image in range(2):
+        less = noise.clone()
+        less[image] *= share
+        assert float(whole - loss(clean + less, clean)) == pytest.approx(-math.log(share) / 2, rel=1e-3)
+
+
+def test_log_l1_is_finite_without_error_and_gives_gradients() -> None:
+    clean, noisy = pair(2, 1, 16, 16)
+    noisy.requires_grad_()
+    loss = LogL1Loss()
+    assert float(loss(clean, clean)) == pytest.approx(math.log(0.002))
+    loss(noisy, clean).backward()
+    assert noisy.grad is not None
+    assert float(noisy.grad.abs().min()) > 0
+    assert LogL1Loss()(noisy.bfloat16(), clean).dtype == torch.float32
+
+
+@pytest.mark.parametrize("floor", [0.0, -1.0, float("nan")])
+def test_log_l1_needs_a_positive_floor(floor: float) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        LogL1Loss(floor)

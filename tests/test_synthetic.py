@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import fft
+from scipy import fft, ndimage
 
 from meddenoise_monai.errors import UsageError
-from meddenoise_monai.synthetic import dead_leaves, power_law, synthetic_image
+from meddenoise_monai.synthetic import dead_leaves, power_law, specks, synthetic_image
 
 
 @given(seed=st.integers(0, 2**31), size=st.integers(8, 80))
@@ -84,3 +84,30 @@ def test_no_image_is_noisy() -> None:
 def test_impossible_parameters_are_refused(make: object) -> None:
     with pytest.raises(UsageError):
         make(np.random.default_rng(0))  # type: ignore[operator]
+
+
+@given(seed=st.integers(0, 2**31), height=st.integers(1, 60), width=st.integers(1, 60), level=st.floats(0, 1, width=32))
+@settings(max_examples=40, deadline=None)
+def test_specks_brighten_some_pixels_and_darken_none(seed: int, height: int, width: int, level: float) -> None:
+    image = np.full((height, width), level, np.float32)
+    result = specks(image, np.random.default_rng(seed), density=1 / 50)
+    assert result.dtype == np.float32
+    assert result.shape == image.shape
+    assert (result >= image - 1e-6).all()
+    assert result.max() <= 1
+    assert np.array_equal(image, np.full_like(image, level))
+
+
+def test_specks_are_as_many_and_as_small_as_asked_for() -> None:
+    result = specks(np.zeros((400, 400), np.float32), np.random.default_rng(0), density=1 / 400)
+    found, count = ndimage.label(result > 0.02)
+    assert count == pytest.approx(400, rel=0.2)  # a few are fainter or run together
+    assert np.median(np.bincount(found.ravel())[1:]) < 30
+    assert 0.05 < np.median(ndimage.maximum(result, found, range(1, count + 1))) < 0.3
+    assert not specks(np.zeros((50, 50), np.float32), np.random.default_rng(0), density=0).any()
+
+
+@pytest.mark.parametrize("density", [-1.0, float("nan")])
+def test_specks_refuse_a_density_below_none(density: float) -> None:
+    with pytest.raises(UsageError, match="density"):
+        specks(np.zeros((8, 8), np.float32), np.random.default_rng(0), density)
