@@ -3,10 +3,11 @@
 Protocol: one 256 x 256 window at full resolution from each image, the first of 200 random ones (a function of the
 image's content) of which at least 95 % is tissue (above 0.1 of the range); images without one are left out. Additive
 Gaussian noise, not clipped, a function of (seed, image). The network
-is blind. The baselines are told σ and were tuned for PSNR at that σ on windows of other patients (mini-MIAS'
-validation women); BM3D stands twice: `bm3d` tuned like the others, `bm3d (true sigma)` as it comes, given the true σ.
+is blind. The baselines are told σ and were tuned for PSNR at that σ on 8 windows of other patients of the same source
+(mini-MIAS' validation women; X-rays that are not among the test images); BM3D stands twice: `bm3d` tuned like the
+others, `bm3d (true sigma)` as it comes, given the true σ.
 
-mini-MIAS contributes its test women (split as `train_release.py` splits them), the X-rays all their images, which no
+mini-MIAS contributes its test women (split as `train_release.py` splits them), the X-rays IMAGES of theirs, which no
 released weights were trained on. Results of the baselines are kept in OUTPUT and not computed again.
 
     python scripts/benchmark_quality.py --mini_mias DIR --xray DIR --output OUT [--weights model.pt] [--images 30]
@@ -26,7 +27,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 SIGMAS = (5, 15, 25, 50, 75)  # of 255
-WINDOW, LEAST_TISSUE = 256, 0.95
+WINDOW, LEAST_TISSUE, TUNED_ON = 256, 0.95, 8
+TRUE_SIGMA = "bm3d (true sigma)"
 
 
 def windows_of(items: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
@@ -72,7 +74,7 @@ def classical(cases: Sequence[Any], sigma: float, names: Sequence[str], cache: P
     pairs = [(case.clean, case.noisy) for case in cases]
     tuned: dict[str, Callable[..., Any]] = dict(tune_all(pairs, sigma, "psnr", names=names, cache_dir=cache))
     if "bm3d" in names and "bm3d" in available_baselines():
-        tuned["bm3d (true sigma)"] = make_baseline("bm3d")
+        tuned[TRUE_SIGMA] = make_baseline("bm3d")
     return {name: (lambda noisy, _, method=method: method(noisy, sigma)) for name, method in tuned.items()}
 
 
@@ -114,22 +116,30 @@ def table(results: Mapping[tuple[str, int], Sequence[Any]], metric: str, digits:
     return "\n".join(lines)
 
 
-def gains(results: Mapping[tuple[str, int], Sequence[Any]], ours: str, other: str) -> str:
-    """What `ours` gains over `other` in each column: mean of the paired differences and its 95 % interval."""
+def best_of(scores: Sequence[Any], metric: str) -> str:
+    """The tuned baseline with the best mean."""
+    tuned = dict.fromkeys(s.method for s in scores if s.method not in ("noisy", "ours", TRUE_SIGMA))
+    return max(tuned, key=lambda name: float(np.mean([getattr(s, metric) for s in scores if s.method == name])))
+
+
+def gains(results: Mapping[tuple[str, int], Sequence[Any]], other: str = "") -> str:
+    """What ours gains over `other`, or the best tuned baseline, in each column: the mean of the paired differences and
+    its 95 % interval over patients."""
     from meddenoise_monai.intervals import bootstrap_interval
 
-    lines = [f"| data, σ (/255) | images | PSNR over {other} [dB] | SSIM over {other} |", "|---|---|---|---|"]
+    versus = other or "the best tuned baseline"
+    lines = [f"| data, σ (/255) | images | PSNR over {versus} [dB] | SSIM over {versus} |", "|---|---|---|---|"]
     for (data, sigma), scores in results.items():
-        by = {name: [s for s in scores if s.method == name] for name in (ours, other)}
-        if not by[ours] or not by[other]:
-            continue
         cells = []
+        ours = [score for score in scores if score.method == "ours"]
         for metric, digits in (("psnr", 2), ("ssim", 4)):
-            differences = [getattr(a, metric) - getattr(b, metric) for a, b in zip(by[ours], by[other], strict=True)]
-            interval = bootstrap_interval(differences, [score.patient for score in by[ours]])
+            name = other or best_of(scores, metric)
+            others = [score for score in scores if score.method == name]
+            differences = [getattr(a, metric) - getattr(b, metric) for a, b in zip(ours, others, strict=True)]
+            interval = bootstrap_interval(differences, [score.patient for score in ours])
             ends = f" [{interval[0]:+.{digits}f}, {interval[1]:+.{digits}f}]" if interval else ""
-            cells.append(f"{np.mean(differences):+.{digits}f}{ends}")
-        lines.append(f"| {data}, {sigma} | {len(by[ours])} | {' | '.join(cells)} |")
+            cells.append(f"{np.mean(differences):+.{digits}f}{ends}{'' if other else f' ({name})'}")
+        lines.append(f"| {data}, {sigma} | {len(ours)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -155,19 +165,24 @@ def main(
         baselines: names; those that are not installed are left out.
         precision: of the network: auto, fp32 or bf16.
     """
+    from splits import xray_items
     from train_release import mini_mias_split
 
     from meddenoise_monai.baselines import available_baselines
+    from meddenoise_monai.datasets import evenly
     from meddenoise_monai.evaluation import evaluate
-    from meddenoise_monai.images import find_images
     from meddenoise_monai.inference import Denoiser, TiledInferer, load_denoiser
 
     folder = Path(output)
     names = [name for name in baselines if name in available_baselines()]
     split = mini_mias_split(Path(mini_mias))
-    films = [{"image": str(path), "patient": path.stem} for path in find_images(xray)]
-    data = {"mini-MIAS": windows_of(split["test"], images), "X-ray": windows_of(films, images)}
-    tuning = windows_of(split["validation"], 8)
+    radiographs = windows_of(xray_items(Path(xray)), sys.maxsize)
+    chosen = evenly(radiographs, images)
+    data = {"mini-MIAS": windows_of(split["test"], images), "X-ray": chosen}
+    # Where all radiographs are judged, none are left to tune on.
+    judged = {window["file"] for window in chosen}
+    others = [window for window in radiographs if window["file"] not in judged] or radiographs
+    tuning = {"mini-MIAS": windows_of(split["validation"], TUNED_ON), "X-ray": evenly(others, TUNED_ON)}
     loaded = load_denoiser(weights or None)
     ours = Denoiser(loaded.network, TiledInferer(precision=precision))
     results: dict[tuple[str, int], list[Any]] = {}
@@ -177,15 +192,16 @@ def main(
             path = folder / f"{name}-{sigma}-{len(windows)}-{'-'.join(names)}.csv"
             scores = read_scores(path)
             if not scores:
-                methods = classical(noisy_cases(tuning, sigma / 255), sigma / 255, names, folder / "tuning")
+                methods = classical(noisy_cases(tuning[name], sigma / 255), sigma / 255, names, folder / "tuning")
                 scores = evaluate(cases, methods)
                 write_rows(path, scores)
             blind = evaluate(cases, {"ours": lambda noisy, _: ours(noisy)})
             results[name, sigma] = [*scores, *(score for score in blind if score.method == "ours")]
             print(f"{name}, sigma {sigma}: done", file=sys.stderr, flush=True)
-    best = "bm3d (true sigma)" if "bm3d" in names else names[-1]
     print(f"\nPSNR [dB]\n\n{table(results, 'psnr', 2)}\n\nSSIM\n\n{table(results, 'ssim', 4)}\n")
-    print(gains(results, "ours", best))
+    if "bm3d" in names:
+        print(gains(results, TRUE_SIGMA), end="\n\n")
+    print(gains(results))
 
 
 if __name__ == "__main__":

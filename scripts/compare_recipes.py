@@ -45,14 +45,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "4 levels, 1 block": network((32, 64, 128, 192), 1, 2),
     "3 blocks, 32, 64, 96": network((32, 64, 96), 3, 2),
     "stride 3: 48, 96, 128": network((48, 96, 128), 2, 3),
-    "L2": {"loss": {"_target_": "torch.nn.MSELoss"}},
-    "L1 + 0.1 (1 - SSIM)": {"loss": {"_target_": "meddenoise_monai.losses.L1SSIMLoss", "weight": 0.1}},
+    # Their gradients are some hundred times smaller than the logarithm's, and are cut accordingly.
+    "L1": {"loss": {"_target_": "torch.nn.L1Loss"}, "gradient_norm": 0.1},
+    "L2": {"loss": {"_target_": "torch.nn.MSELoss"}, "gradient_norm": 0.01},
+    "L1 + 0.1 (1 - SSIM)": {
+        "loss": {"_target_": "meddenoise_monai.losses.L1SSIMLoss", "weight": 0.1},
+        "gradient_norm": 0.3,
+    },
     "patches of 96": {"patch_size": 96, "batch_size": 8},
     "patches of 128": {"patch_size": 128, "batch_size": 4},
     "batch 32": {"batch_size": 32},
     "sigma up to 55": {"sigma_max": 55 / 255},
-    "learning rate 0.001": {"learning_rate": 0.001},
-    "learning rate 0.004": {"learning_rate": 0.004},
+    "learning rate 0.0005": {"learning_rate": 0.0005},
+    "learning rate 0.002": {"learning_rate": 0.002},
     **{name: {"network_def": definition} for name, definition in PEERS.items()},
 }
 

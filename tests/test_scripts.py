@@ -217,9 +217,24 @@ def test_quality_is_scored_on_windows_of_tissue(
         *("method", "noisy", "median", "gaussian", "ours", "method"),
     ]
     assert "| X-ray, 25 | 4 |" in shown
+    assert "| X-ray, 25 | 4 | " in shown.split("over the best tuned baseline", 1)[1]
+    assert "bm3d" not in shown
     monkeypatch.setattr(quality, "classical", None)  # what is known is not computed again
     quality.main(**arguments)
     assert capsys.readouterr().out == shown
+
+    tuned: dict[str, set[str]] = {}
+
+    def classical(cases: list[Any], *_: Any) -> dict[str, Any]:
+        tuned[cases[0].patient.split("-")[0]] = {case.patient for case in cases}
+        return {"median": lambda noisy, _: noisy}
+
+    monkeypatch.setattr(quality, "classical", classical)
+    quality.main(**{**arguments, "images": 2})
+    rows = [line for path in (tmp_path / "out").glob("X-ray-25-2-*.csv") for line in path.read_text().splitlines()]
+    assert tuned.keys() == {"mias", "xray"}
+    assert len(tuned["xray"]) == 2
+    assert not any(patient in row for row in rows for patient in tuned["xray"])
 
 
 def test_multiplications_are_counted_by_hand() -> None:
