@@ -217,7 +217,8 @@ class TrainingCheckpoint:
         if state.get("training_images", self._images) != self._images:
             raise InputError(
                 f"{path} was trained on other images than these",
-                "resume with the data it was started with, or start from its weights: --pretrained model_best.pt",
+                "repeat the training's --dataset_dir or --datalist and --seed, or start anew from its weights: "
+                f"--pretrained {self.best_path}",
             )
         try:
             for name, part in self.parts.items():

@@ -318,8 +318,10 @@ def draw(bars: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5.6), sharex=True, layout="constrained")
     for axis, data in zip(axes, DATA[:2], strict=True):
         entries = sorted(((label, v) for (label, d), v in bars.items() if d == data), key=lambda e: np.mean(e[1]))
         for row, (label, values) in enumerate(entries):
@@ -328,7 +330,17 @@ def draw(bars: dict[str, Any], path: Path) -> None:
             axis.plot(values, [row] * len(values), "k.", markersize=4)
             axis.text(0.01, row, f"{np.mean(values):.3f}", va="center", fontsize=8)
         axis.set_yticks(range(len(entries)), [label for label, _ in entries], fontsize=8)
-        axis.set(title=f"{data}, unseen patients", xlabel="SSIM (Wang et al. 2004), 64 × 64, v = 0.1·var", xlim=(0, 1))
+        axis.set(title=f"{data}, test patients", xlabel="SSIM (Wang et al. 2004), 64 × 64, v = 0.1·var", xlim=(0, 1))
+    kinds = {"ours": "tab:blue", "networks re-created": "tab:orange", "classical, tuned": "0.7"}
+    marks = [Patch(color=colour, label=name) for name, colour in kinds.items()]
+    figure.legend(
+        handles=[*marks, Line2D([], [], color="k", marker=".", linestyle="", label="one seed")],
+        title="after the comma: trained on",
+        loc="outside lower center",
+        ncols=4,
+        fontsize=8,
+        title_fontsize=8,
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -351,8 +363,8 @@ Printed by
 on {protocol["machine"]}, one thread a training; {len(finished)} of {protocol["cells"]} trainings, {minutes:.0f} minutes
 of one core in all, tuning and scoring of the baselines included. Nothing here was edited by hand.
 
-**Data.** mini-MIAS: {protocol["mini-MIAS"]} films, split by woman. X-ray: {protocol["X-ray"]} lateral cephalograms
-of the ISBI 2015 challenge, one a patient: a stand-in for the ancestor's DX set, of the same modality and view but of
+**Data.** mini-MIAS: {protocol["mini-MIAS"]} films, split by woman. X-ray: {protocol["X-ray"]} lateral cephalograms,
+one a patient: a stand-in for the ancestor's DX set (the ISBI 2015 challenge), of the same modality and view but of
 another source, so its numbers do not compare with DX numbers. Split 70 / 10 / 20 % into training, validation and test
 by patient, anew for each seed.
 
@@ -388,7 +400,9 @@ repeated. Numbers of the ancestor's own report are therefore not comparable.
 The minutes are those of the training and its validations. "Ours" is the default network, which begins at half the
 resolution; "ours, full resolution" the same class with `widths` 16, 32, 64, 128 and `stride` 1.
 
-## The paper's grid p · N(μ, s²) and p · Poisson(λ): SSIM, trained and tuned on both data sets pooled
+## The paper's grid p · N(μ, s) and p · Poisson(λ): SSIM, trained and tuned on both data sets pooled
+
+s is the standard deviation.
 
 {grid_table(finished, sources, protocol["epochs"])}
 """

@@ -69,6 +69,8 @@ class BaselineComparison:
         Which baseline or baselines; None is every one installed.
     ssim_name, psnr_name
         Names of our metrics in the engine's state.
+    gains
+        False where the engine runs on other images than `dataset`: then nothing is logged but the baselines.
 
     Raises
     ------
@@ -85,7 +87,9 @@ class BaselineComparison:
         names: Sequence[str] | str | None = None,
         ssim_name: str = "val_ssim",
         psnr_name: str = "val_psnr",
+        gains: bool = True,
     ) -> None:
+        self.gains = gains
         self.tracker, self.dataset, self.metric = tracker, dataset, metric
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.names = available_baselines() if names is None else [names] if isinstance(names, str) else list(names)
@@ -101,7 +105,8 @@ class BaselineComparison:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.prepare)
-        engine.add_event_handler(Events.COMPLETED, self.log_gains)
+        if self.gains:
+            engine.add_event_handler(Events.COMPLETED, self.log_gains)
 
     @property
     def best(self) -> TunedBaseline:
