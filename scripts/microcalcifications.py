@@ -154,13 +154,18 @@ def draw(lesion: Lesion, sigma: float, methods: dict[str, Callable[[Image, float
     noisy = noisy_of(lesion, sigma)
     pictures = {"clean": lesion.clean, **{name: method(noisy, sigma) for name, method in methods.items()}}
     low, high = np.quantile(lesion.clean, [0.01, 0.999])
-    figure = Figure(figsize=(3 * len(pictures), 3.4), layout="constrained")
-    for axes, (name, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
-        axes.imshow(picture, cmap="gray", vmin=low, vmax=high)
-        axes.scatter(lesion.spots[:, 1], lesion.spots[:, 0], s=60, facecolors="none", edgecolors="tab:orange", lw=0.6)
-        axes.set_title(name)
-        axes.set_axis_off()
-    figure.suptitle(f"{lesion.name}, {len(lesion.spots)} spots, sigma = {sigma * 255:.0f}/255")
+    figure = Figure(figsize=(3 * len(pictures), 6.8), layout="constrained")
+    marked, plain = figure.subplots(2, len(pictures))
+    for number, (name, picture) in enumerate(pictures.items()):
+        for axes in (marked[number], plain[number]):
+            axes.imshow(picture, cmap="gray", vmin=low, vmax=high)
+            axes.set_axis_off()
+        rows, columns = lesion.spots.T
+        marked[number].scatter(columns, rows, s=160, facecolors="none", edgecolors="tab:orange", lw=0.7)
+        marked[number].set_title(name)
+    caption = f"{lesion.name}, {len(lesion.spots)} spots (circled above), sigma = {sigma * 255:.0f}/255"
+    figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
+    figure.text(0.5, 0.01, caption, ha="center")
     with replace_whole(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
