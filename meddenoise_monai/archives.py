@@ -47,6 +47,8 @@ _Members = Iterator[tuple[str, IO[bytes]]]
 
 def archive_format(path: Path) -> str:
     """``"gzip"``, ``"tar"`` or ``"zip"``, by content; InputError for anything else."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{path} is no file", "give a folder or an archive")
     try:
         with path.open("rb") as stream:
             head = stream.read(512)

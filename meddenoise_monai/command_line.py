@@ -38,6 +38,8 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print on stdout (or `stream`); a reader that has gone, as in ``| head``, or an old encoding is no error."""
     stream = stream or sys.stdout
+    if stream is None:  # closed by the shell
+        return
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
@@ -169,6 +171,7 @@ def _normalised(verb: Verb, words: Sequence[str]) -> list[str]:
     parameters = inspect.signature(verb).parameters
     switches = {name for name, parameter in parameters.items() if parameter.annotation == "bool"}
     result, rest, arguments = [], list(words), 0
+    seen: set[str] = set()
     while rest:
         word = rest.pop(0)
         if not _is_flag(word):
@@ -180,6 +183,9 @@ def _normalised(verb: Verb, words: Sequence[str]) -> list[str]:
         typed, equals, value = word.partition("=")
         name = typed.lstrip("-").replace("-", "_")
         negated = re.sub("^no_?", "", name)
+        if name in seen:
+            raise UsageError(f"{typed} is given twice", "leave one of them out")
+        seen.add(name)
         if name not in parameters and negated in switches and not equals:
             result.append(f"--{negated}=False")
         elif name not in parameters or not word.startswith("--"):
@@ -234,7 +240,7 @@ def _run(verbs: Mapping[str, Verb], about: str, words: list[str]) -> None:
         raise UsageError(f"unknown verb {name!r}", nearest(name, verbs))
     if {"-h", "--help"} & set(words):
         say(_help_of_all(verbs, about) if name is None else _help(verbs[name]))
-    elif words == ["--version"]:
+    elif "--version" in words:
         verbs["version"]()
     elif name is None:
         problem = f"a verb comes first, got {words[0]}" if words else "no verb given"
@@ -261,6 +267,8 @@ def execute(verbs: Mapping[str, Verb], about: str, argv: Sequence[str]) -> int:
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 some files failed and the rest are written, 130 interrupted.
     """
     debug = "--debug" in argv
+    if sys.stderr is None:  # closed by the shell; progress bars and warnings write to it all the same
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         with _warnings_on_stderr():
             _run(verbs, about, [word for word in argv if word != "--debug"])
@@ -270,6 +278,9 @@ def execute(verbs: Mapping[str, Verb], about: str, argv: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.strerror:
+            where = "" if error.filename is None else f": {error.filename}"
+            error = MeddenoiseError(f"{error.strerror}{where}"[:500], "check the path, its length and its permissions")
         if not isinstance(error, MeddenoiseError):
             hint = "this should not happen: run it again with --debug, and report what it shows"
             error = MeddenoiseError(f"{type(error).__name__}: {error}", hint)

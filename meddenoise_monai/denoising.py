@@ -38,7 +38,7 @@ class DenoiseSummary:
 def _targets(source: Path, output: Path) -> dict[Path, Path]:
     """Where the result of each image goes; refuses whatever would touch an input or lose a result."""
     if source.is_dir():
-        if output.resolve().is_relative_to(source.resolve()):
+        if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"the output {output} is or lies inside the input {source}", "choose a folder outside")
         targets = {path: output_path(path, source, output) for path in find_images(source)}
     elif not source.exists():
@@ -66,11 +66,14 @@ def _noise_options(noise: str, sigma: float | None, gain: float | None) -> dict[
         raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
     if sigma is not None and not sigma >= 0.0:  # before it is squared
         raise UsageError(f"sigma must not be negative, got {sigma}", "give it in the image's own units")
+    if noise == "poisson" and gain is None and sigma is not None:
+        raise UsageError("sigma has no meaning for photon counting", "leave it out, or give the gain, too")
     if gain is None:
         return {"noise": noise, "sigma": sigma}
     if noise != "poisson":
         raise UsageError(f"gain has no meaning for {noise} noise", "add --noise poisson, or leave --gain out")
-    return {"noise": PoissonGaussianStabiliser(gain, (sigma or 0.0) ** 2), "sigma": None}
+    read_out = sigma or 0.0
+    return {"noise": PoissonGaussianStabiliser(gain, read_out * read_out), "sigma": None}
 
 
 def _result(
@@ -129,6 +132,8 @@ def denoise_files(
     if not overwrite and (existing := [target for target in targets.values() if target.exists()]):
         raise InputError(f"{len(existing)} result(s) exist already, first {existing[0]}", "add --overwrite")
     options = _noise_options(noise, sigma, gain)
+    if not 0.0 <= strength <= 1.0:
+        raise UsageError(f"strength must lie in [0, 1], got {strength}", "0 keeps all noise, 1 removes it")
     denoise = load_denoiser(model, device)
     skipped: dict[str, str] = {}
     for path, target in tqdm(targets.items(), "denoise", unit="image", disable=None):
@@ -136,7 +141,11 @@ def denoise_files(
             image = read_image(path)
             write_result(target, _result(denoise, image, str(path), options, strength), image)
         except InputError as error:
-            if strict or (error.message.startswith("cannot write") and isinstance(error.__cause__, OSError)):
+            if (
+                strict
+                or len(targets) == 1
+                or (error.message.startswith("cannot write") and isinstance(error.__cause__, OSError))
+            ):
                 raise  # a full disk would refuse all other files, too, each after its computation
             skipped[str(path)] = error.message
             _log.warning("skipped: %s", error.message if str(path) in error.message else f"{path}: {error.message}")

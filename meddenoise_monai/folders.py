@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from .errors import InputError, UsageError
 from .images import IMAGE_SUFFIXES, IntensityScale, find_images, image_suffix, read_image, write_image
 
 __all__ = ["CorruptSummary", "corrupt", "score_folders"]
+
+_NIFTI = (".nii", ".nii.gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +90,18 @@ def corrupt(
     if not overwrite and output.is_dir() and any(output.iterdir()):
         raise InputError(f"the output {output} is not empty", "choose another folder, or add --overwrite")
 
+    inputs = {os.path.realpath(path) for path in paths}
+    names = {path: _name_of(path, root) for path in paths}
+    for kind, name in itertools.product(("original", "noisy"), names.values()):
+        if os.path.realpath(output / kind / name) in inputs:
+            raise UsageError(f"{output / kind / name} is one of the inputs, by a link", "choose another output")
     skipped: dict[str, str] = {}
     written = 0
-    for path in tqdm(paths, "corrupt", disable=None):
+    for path, name in tqdm(names.items(), "corrupt", disable=None):
         try:
             image = read_image(path)
         except InputError as error:
-            if strict:
+            if strict or len(paths) == 1:
                 raise
             skipped[str(path.relative_to(root))] = error.message
             continue
@@ -105,18 +113,23 @@ def corrupt(
             scaled["sigma"] = float(scaled["sigma"]) / scale.width
         clean = torch.from_numpy(scale.to_unit(image.array))
         noisy = make_noise(noise, **scaled).apply(clean, image_seed(clean, seed)).numpy()
-        inside = path.relative_to(root)
-        is_nifti = image_suffix(path) in (".nii", ".nii.gz")
-        name = inside if is_nifti else inside.with_name(inside.name + ".tif")
         pair: dict[str, NDArray[Any]] = {"original": image.array, "noisy": scale.from_unit(noisy)}
         if normalise:
             pair = {"original": clean.numpy(), "noisy": noisy}
         for kind, values in pair.items():
-            write_image(output / kind / name, values.astype(np.float32), like=path if is_nifti else None)
+            with np.errstate(over="ignore"):  # what is too large is refused when it is written
+                single = values.astype(np.float32)
+            write_image(output / kind / name, single, like=path if image_suffix(path) in _NIFTI else None)
         written += 1
     if not written:
         raise InputError(f"none of {len(paths)} file(s) could be read", next(iter(skipped.values())))
     return CorruptSummary(written, skipped)
+
+
+def _name_of(path: Path, root: Path) -> Path:
+    """NIfTI stays NIfTI, everything else becomes TIFF."""
+    inside = path.relative_to(root)
+    return inside if image_suffix(path) in _NIFTI else inside.with_name(inside.name + ".tif")
 
 
 def _stem(path: Path) -> str:
@@ -137,6 +150,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _matched(reference: Path, test: Path) -> list[tuple[str, Path, Path]]:
+    for path in (reference, test):
+        if not path.exists():
+            raise InputError(f"no such file or folder: {path}", "check the path")
     if reference.is_file() and test.is_file():
         return [(reference.name, reference, test)]
     if reference.is_file() or test.is_file():

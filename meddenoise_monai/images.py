@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -191,6 +193,13 @@ def _png_has_deep_colour(path: Path) -> bool:
     return header[1:4] == b"PNG" and header[24:25] == b"\x10" and header[25:] != b"\0"
 
 
+def _portable_maximum(path: Path) -> int:
+    """The value that a portable grey map calls white; Pillow stretches it to 255 or 65535."""
+    with path.open("rb") as stream:
+        words = re.sub(rb"#[^\n\r]*", b"", stream.read(4096)).split(None, 4)
+    return int(words[3]) if words[0] in (b"P2", b"P5") else 255
+
+
 def _pillow_pixels(image: Any) -> NDArray[Any]:
     if image.mode in ("1", "P", "PA", "CMYK"):
         return _to_grey(np.asarray(image.convert("RGB")))
@@ -201,12 +210,16 @@ def _pillow_pixels(image: Any) -> NDArray[Any]:
 
 
 def _read_picture(path: Path) -> NDArray[Any]:
-    """A picture with full white at 255 or 65535: Pillow stretches a PGM of another maximum to that."""
+    """A picture in the file's own values."""
     from PIL import Image, ImageSequence
 
     if _png_has_deep_colour(path):
         return _read_deep_colour(path)
     with Image.open(path) as image:
+        if image.format == "PPM" and image.mode in ("L", "I"):
+            stretched = _pillow_pixels(image)
+            white, maximum = (255 if stretched.dtype == np.uint8 else 65535), _portable_maximum(path)
+            return stretched if maximum == white else np.rint(stretched * (maximum / white)).astype(stretched.dtype)
         if image.format != "TIFF":
             return _pillow_pixels(image)
         pages = [_pillow_pixels(page) for page in ImageSequence.Iterator(image)]
@@ -258,6 +271,8 @@ def _read_nifti(path: Path) -> NDArray[Any]:
     if array.ndim < 2:
         raise InputError(f"the image has {array.ndim} dimension(s)", "2D, 3D and 4D images can be read")
     array = array.T  # nibabel has (x, y, z, t); slices first is (t, z, y, x).
+    if array.ndim == 3 and 1 in array.shape[1:] and max(array.shape[1:]) > 1:
+        array = array.squeeze()  # one sagittal or coronal slice; cut across it would fall into lines
     return array if array.ndim <= 3 else array.reshape(-1, *array.shape[-2:])
 
 
@@ -296,7 +311,7 @@ def _read_dicom(path: Path) -> ImageData:
         photometric = str(dataset.get("PhotometricInterpretation", ""))
         if ("PixelData" not in dataset and "FloatPixelData" not in dataset) or not photometric:
             raise InputError("the DICOM object holds no image", "leave it out")
-        if not photometric.startswith("MONOCHROME"):
+        if not photometric.startswith("MONOCHROME") or int(dataset.get("SamplesPerPixel", 1) or 1) != 1:
             raise InputError(f"the DICOM image is in colour ({photometric})", "leave it out: grey images only")
         stored = dataset.pixel_array
         values = np.asarray(apply_modality_lut(stored, dataset))
@@ -399,7 +414,7 @@ def write_image(path: str | os.PathLike[str], array: NDArray[Any], like: str | o
     path
         ``.tif``/``.tiff``, ``.nii``, ``.nii.gz``, or, for (H, W) integers of 8 bits, also ``.png``, ``.pgm``, ``.bmp``.
     array
-        Written with its own dtype.
+        Written with its own dtype; finite.
     like
         A NIfTI file whose affine and header to take over.
 
@@ -410,6 +425,11 @@ def write_image(path: str | os.PathLike[str], array: NDArray[Any], like: str | o
     """
     path = Path(path)
     suffix = image_suffix(path)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(
+            f"the values for {path} are NaN, infinite or too large for float32",
+            "are the weights whole, the units sane?",
+        )
     with replace_whole(path) as temporary:
         if suffix in _TIFF:
             import tifffile
@@ -422,7 +442,9 @@ def write_image(path: str | os.PathLike[str], array: NDArray[Any], like: str | o
 
             if suffix == ".bmp" and array.dtype != np.uint8:
                 raise InputError("BMP holds 8 bits a pixel", "write TIFF or PNG")
-            Image.fromarray(array).save(temporary)
+            encoded = io.BytesIO()  # Pillow takes a short write to a full disk for a whole one
+            Image.fromarray(array).save(encoded, {".png": "PNG", ".pgm": "PPM", ".bmp": "BMP"}[suffix])
+            temporary.write_bytes(encoded.getbuffer())
         else:
             raise InputError(f"cannot write {array.dtype} {array.shape} as {suffix}", "write TIFF (.tif)")
     return path

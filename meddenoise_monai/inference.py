@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from .errors import InputError, UsageError
 from .images import IntensityScale
 from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
 from .noise import Stabiliser
-from .treatments import Treatment, choose_treatment, join_phases, split_phases
+from .treatments import NOISE_KINDS, Treatment, choose_treatment, join_phases, split_phases
 
 __all__ = ["AutocastInferer", "Denoiser", "TiledInferer", "check_network", "latest_weights", "load_denoiser",
            "load_weights", "weights_fingerprint"]  # fmt: skip
@@ -212,7 +213,7 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises
     ------
     InputError
-        If the file is missing or holds anything but tensors by name.
+        If the file is missing or holds anything but tensors by name, or a tensor that is not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -223,6 +224,10 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise InputError(f"cannot read the weights {path}: not a plain state dict", "give a model.pt") from error
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # a training's checkpoint
+    if isinstance(state, Mapping) and not all(
+        bool(value.isfinite().all()) for value in state.values() if isinstance(value, Tensor)
+    ):
+        raise InputError(f"the weights {path} hold NaN or infinite values", "train them again, or take others")
     if (
         not isinstance(state, Mapping)
         or not state
@@ -306,7 +311,7 @@ class Denoiser:
             away (the removed part is scaled down to this root mean square). By default the network decides. With
             ``noise="rician"`` that of the Gaussian noise in either channel.
         strength
-            Share of the found noise to remove: 0 returns the input bit for bit, 1 is everything.
+            Share of the found noise to remove: 0 returns the input (as float32), 1 is everything.
         noise
             ``"auto"``, ``"gaussian"``, ``"poisson"``, ``"rician"``, ``"correlated"``, or a `Stabiliser` of known
             parameters, see `choose_treatment`, whose answer can be given, too. Its warnings are logged.
@@ -323,7 +328,7 @@ class Denoiser:
         UsageError
             If sigma is negative or has no meaning beside `noise`, strength outside [0, 1], or `noise` unknown.
         """
-        values = np.asarray(image)
+        values = _as_array(image)
         if values.ndim not in (2, 3) or values.dtype.kind not in "buif" or values.size == 0:
             raise InputError(
                 f"cannot denoise an array of shape {values.shape} and type {values.dtype}",
@@ -331,15 +336,22 @@ class Denoiser:
             )
         if values.ndim < self.spatial_dims:
             raise InputError(f"a 3D network cannot denoise an image of shape {values.shape}", "give it (D, H, W)")
-        if not 0.0 <= strength <= 1.0:
-            raise UsageError(f"strength must lie in [0, 1], got {strength}", "0 keeps all noise, 1 removes it")
-        if sigma is not None and not sigma >= 0.0:
-            raise UsageError(f"sigma must not be negative, got {sigma}", "give it in the image's own units")
+        if not isinstance(strength, Real) or not 0.0 <= strength <= 1.0:
+            raise UsageError(
+                f"strength must be a number in [0, 1], got {strength!r}", "0 keeps all noise, 1 removes it"
+            )
+        if sigma is not None and (not isinstance(sigma, Real) or isinstance(sigma, bool) or not sigma >= 0.0):
+            raise UsageError(
+                f"sigma must be a number that is not negative, got {sigma!r}", "give it in the image's own units"
+            )
+        if isinstance(noise, str) and noise not in NOISE_KINDS:
+            raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
         lines = _pieces(values.shape)
         if values.dtype.kind == "f" and not all(np.isfinite(values[line]).all() for line in lines):
             raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
         if strength == 0.0 or sigma == 0.0 or values.min() == values.max():
             return values.astype(np.float32)
+        _warn_of_range(values)
         treatment = noise if isinstance(noise, Treatment) else choose_treatment(values, noise, sigma)
         if treatment.warning:
             _log.warning("%s", treatment.warning)
@@ -415,6 +427,41 @@ class Denoiser:
             yield (*number, slice(*rows), slice(*columns)), (*number, slice(top, bottom), slice(left, right)), core
 
 
+def _as_array(image: Any) -> NDArray[Any]:
+    """A plain array of slices, or the error that a user can act on."""
+    if np.ma.is_masked(image):
+        raise InputError("the image has masked pixels", "fill them first, for example with the lowest value")
+    try:
+        values = np.asarray(image)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, with a gradient, of bfloat16
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot make an array of the image: {reason}", "give a NumPy array of numbers") from error
+    if values.ndim == 3 and values.shape[-1] <= 4 < min(values.shape[:2]):
+        raise InputError(
+            f"an array of shape {values.shape} looks like channels, not slices",
+            "give (H, W), or (D, H, W) slices first",
+        )
+    return values
+
+
+def _warn_of_range(values: NDArray[Any]) -> None:
+    """Say so where single pixels are out of all proportion, or float32 cannot tell the values apart."""
+    low, high = float(values.min()), float(values.max())
+    sample = values.reshape(-1)[:: max(1, values.size // 2**18)].astype(np.float64)
+    most = np.quantile(sample, [0.001, 0.999])
+    if 0 < 1e4 * (most[1] - most[0]) < high - low:
+        _log.warning(
+            "values go from %g to %g, but nearly all lie between %g and %g: mask or clip the others first, they swamp "
+            "the rest", low, high, *most,
+        )  # fmt: skip
+    if (
+        max(abs(low), abs(high)) > 2**24
+        if values.dtype.kind in "iu"
+        else max(abs(low), abs(high)) > 2**16 * (high - low)
+    ):
+        _log.warning("values from %g to %g are kept to 24 bits: subtract their offset first", low, high)
+
+
 def _pieces(shape: tuple[int, ...]) -> list[Any]:
     """Indices that cut an array along its first axis into pieces of at most `CHUNK` elements, or single rows."""
     step = max(1, CHUNK // max(1, math.prod(shape[1:])))
@@ -451,7 +498,7 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return Denoiser(network, device=where)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise UsageError(f"cannot use the device {device!r}", "take cpu, or cuda where there is one") from error
 
 

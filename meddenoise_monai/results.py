@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InputError
 from .images import PICTURE_SUFFIXES, ImageData, image_suffix, write_image
 
 __all__ = ["output_path", "write_result"]
@@ -45,11 +46,17 @@ def write_result(path: str | os.PathLike[str], values: NDArray[Any], source: Ima
     Raises
     ------
     InputError
-        If the file cannot be written.
+        If the values are not finite, or the file cannot be written.
     """
     dtype = source.array.dtype
     if image_suffix(source.path) in PICTURE_SUFFIXES and dtype.kind in "iu":
-        values = np.clip(np.rint(values), np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+        if not np.isfinite(values).all():
+            raise InputError("the result holds NaN or infinite values", "are the weights whole?")
+        low, high = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+        # The largest integer of 64 bits is rounded up to a float that no cast back takes.
+        high = high if high <= np.iinfo(dtype).max else float(np.nextafter(high, 0))
+        values = np.clip(np.rint(values.astype(np.float64)), low, high).astype(dtype)
     else:
-        values = values.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large is refused when it is written
+            values = values.astype(np.float32)
     return write_image(path, values, like=source.path if image_suffix(path) in (".nii", ".nii.gz") else None)

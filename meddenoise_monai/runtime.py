@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import atexit
 import importlib
+import math
 import os
 import re
 import sys
@@ -19,9 +20,10 @@ from types import TracebackType
 from typing import Any
 
 from .allocation import keep_freed_memory
-from .errors import InputError, MeddenoiseError, UsageError, nearest
+from .errors import InputError, MeddenoiseError, PartialFailure, UsageError, nearest
 
-__all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "launched_config", "make_folder", "user_error"]
+__all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "fail_in_part", "launched_config",
+           "make_folder", "user_error"]  # fmt: skip
 
 # The arguments of `python -m monai.bundle run` itself, which are no overrides.
 _RUN_ARGUMENTS = frozenset(
@@ -143,7 +145,7 @@ def check_numbers(positive: Mapping[str, float], non_negative: Mapping[str, floa
         for name, value in values.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not (value >= 0 if least == 0 else value > 0):
-                raise UsageError(f"{name} must be {word}, got {value!r}", f"give --{name} a number")
+                raise UsageError(f"{name} must be {word}, got {value!r}", f"for example --{name} 1")
 
 
 def check_sigma(sigma: float) -> None:
@@ -154,11 +156,25 @@ def check_sigma(sigma: float) -> None:
     UsageError
         If it is above 1.
     """
+    if not math.isfinite(sigma):
+        raise UsageError(f"sigma must be finite, got {sigma}", "for example --sigma 0.1")
     if sigma > 1:
         raise UsageError(
             f"sigma is on the [0, 1] scale of the clean image, got {sigma}",
             f"{sigma} of 255 grey levels is --sigma {sigma / 255:.4f}",
         )
+
+
+def fail_in_part(skipped: int) -> None:
+    """End with the exit code for some files that failed while the rest are written.
+
+    Raises
+    ------
+    PartialFailure
+        If `skipped` is not 0.
+    """
+    if skipped:
+        raise PartialFailure(f"{skipped} file(s) failed; the rest are written", "the warnings above name them")
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
@@ -189,7 +205,7 @@ def user_error(error: BaseException | None) -> MeddenoiseError | None:
             message = f"these configurations have no job {job[1]!r}"
             return UsageError(message, "train.json has training, evaluate.json evaluating, inference.json inference")
         component = re.match(r"Failed to instantiate component '(.*?)'", str(link))
-        if component and isinstance(link.__cause__, TypeError):
+        if component and isinstance(link.__cause__, TypeError | ValueError | IndexError | ZeroDivisionError):
             reason = f"cannot make {component[1]!r}: {link.__cause__}"
             return UsageError(reason, "mend its arguments in the configuration or the override")
     return None

@@ -41,7 +41,14 @@ def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
     """An exponential moving average of `network`'s weights, which generalises better than its last step.
 
     The decay grows as (1 + n) / (10 + n) up to `decay`, so that short trainings are averaged over fewer steps.
+
+    Raises
+    ------
+    UsageError
+        If `decay` does not lie in [0, 1).
     """
+    if not 0.0 <= decay < 1.0:
+        raise UsageError(f"average_decay must lie in [0, 1), got {decay!r}", "0 takes the last step, 0.999 many")
 
     @torch.no_grad()
     def update(averages: Any, currents: Any, count: Tensor | int) -> None:

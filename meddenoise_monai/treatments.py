@@ -6,13 +6,14 @@ pixels are picked so that correlated noise falls apart into white noise.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import UsageError
+from .errors import InputError, UsageError
 from .noise import (
     NoiseCorrelation,
     PoissonGaussianStabiliser,
@@ -37,6 +38,9 @@ _SMALLEST, _LOOKED_AT = 64, 2**18
 # Pixels at a step count as independent below this correlation: a little more, and the network takes it for structure.
 _INDEPENDENT = 0.1
 _STEPS = (1, 2, 4, 8)
+# A detector's range in counts, and the read-out noise in counts, are below that.
+_COUNTS = 1e9
+_NAMES = {"gain": "photon counts", "sigma": "magnitudes"}
 
 
 @dataclass(frozen=True)
@@ -85,22 +89,25 @@ def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigm
     UsageError
         If `noise` is unknown, or `sigma` is given where it has no meaning.
     InputError
-        If the parameters of the noise cannot be estimated from this image.
+        If the parameters of the noise cannot be estimated from this image, or no image of its values can carry such
+        noise.
     """
     if isinstance(noise, Stabiliser):
         if sigma is not None:
             raise UsageError("sigma is given beside a stabiliser", "leave sigma out: the stabiliser knows the noise")
-        return Treatment(noise)
+        return Treatment(_possible(noise, image))
     if noise not in NOISE_KINDS:
         raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
     if noise == "poisson":
         if sigma is not None:
             raise UsageError("sigma has no meaning for photon counting", "leave it out, or give the gain, too")
-        found = estimate_poisson_gaussian(image)
-        return Treatment(PoissonGaussianStabiliser(*found) if any(found) else None)
+        gain, variance = estimate_poisson_gaussian(image)
+        if gain * _COUNTS < math.sqrt(variance):  # so little of it depends on the signal that it is Gaussian
+            return Treatment()
+        return Treatment(_possible(PoissonGaussianStabiliser(gain, variance), image) if gain else None)
     if noise == "rician":
         channel = estimate_rician_sigma(image) if sigma is None else sigma
-        return Treatment(RicianStabiliser(channel) if channel > 0 else None)
+        return Treatment(_possible(RicianStabiliser(channel), image) if channel > 0 else None)
     if noise == "gaussian" or (noise == "auto" and min(image.shape[-2:]) < _SMALLEST):  # too small to tell
         return Treatment()
     correlation = _correlation(image, forced=noise == "correlated")
@@ -115,6 +122,37 @@ def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigm
         f"{correlation.horizontal:.2f} horizontally, as after smoothing or up-sampling; denoised at every "
         f"{_words(steps)} pixel: check fine detail (or choose noise gaussian)",
     )
+
+
+def _possible(stabiliser: Stabiliser, image: NDArray[Any]) -> Stabiliser:
+    """The stabiliser, if its noise can be that of the image: else what it makes of the image is far off.
+
+    Raises
+    ------
+    InputError
+        If the noise is stronger than the image's whole range or next to nothing of it, or the image has values far
+        below what such noise reaches.
+    """
+    width = float(image.max()) - float(image.min())
+    if isinstance(stabiliser, PoissonGaussianStabiliser):
+        unit, read_out, zero = stabiliser.gain, math.sqrt(stabiliser.variance), stabiliser.offset
+        name = "gain"
+    elif isinstance(stabiliser, RicianStabiliser):
+        unit, read_out, zero, name = stabiliser.noise, stabiliser.noise, 0.0, "sigma"
+    else:
+        return stabiliser
+    if max(unit, read_out) > width or 0 < unit < width / _COUNTS:
+        raise InputError(
+            f"noise of {name} {unit:g} and deviation {read_out:g} is not that of an image whose values span {width:g}",
+            "give both in the image's own units, or leave them out",
+        )
+    below = float((image < zero - 6 * read_out - unit).mean())
+    if below > 1e-4:
+        raise InputError(
+            f"{100 * below:.3g} % of the pixels lie far below {zero:g}, which {_NAMES[name]} cannot",
+            "take --noise gaussian or auto, or subtract the image's offset first",
+        )
+    return stabiliser
 
 
 def _correlation(image: NDArray[Any], forced: bool) -> NoiseCorrelation | None:

@@ -245,7 +245,11 @@ def test_nothing_usable_fails(tmp_path: Path, model: Path) -> None:
     with pytest.raises(InputError, match="no images"):
         denoise_files(tmp_path / "in", tmp_path / "out", model=model)
     (tmp_path / "in" / "broken.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"none of 1 file\(s\)") as caught:
+    with pytest.raises(InputError, match=r"broken\.png") as caught:  # the file's own error, and its own hint
+        denoise_files(tmp_path / "in", tmp_path / "out", model=model)
+    assert "whole" in caught.value.hint
+    (tmp_path / "in" / "second.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"none of 2 file\(s\)") as caught:
         denoise_files(tmp_path / "in", tmp_path / "out", model=model)
     assert "broken.png" in caught.value.hint
     with pytest.raises(InputError, match="no such file or folder"):

@@ -133,10 +133,32 @@ def test_unreadable_files_are_skipped_or_fatal(source: Path, tmp_path: Path) -> 
     assert "cannot read" in summary.skipped["sub/broken.png"]
     with pytest.raises(InputError, match=r"broken\.png"):
         corrupt(source, tmp_path / "strict", sigma=5, strict=True)
-    for path in (source / "sub" / "broken.png", source / "gone.png"):
-        with pytest.raises(InputError, match=r"none of 1 file\(s\) could be read") as caught:
-            corrupt(path, tmp_path / "none", sigma=5)
-        assert path.name in caught.value.hint
+    for name, hint in (("sub/broken.png", "is the file whole"), ("gone.png", "check the path")):
+        with pytest.raises(InputError, match=name) as caught:  # one file's own error, and its own hint
+            corrupt(source / name, tmp_path / "none", sigma=5)
+        assert hint in caught.value.hint
+    (source / "bad").mkdir()
+    for name in ("a.png", "b.png"):
+        (source / "bad" / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"none of 2 file\(s\) could be read") as caught:
+        corrupt(source / "bad", tmp_path / "none", sigma=5)
+    assert "a.png" in caught.value.hint
+
+
+def test_an_input_is_not_replaced_through_a_link(source: Path, tmp_path: Path) -> None:
+    corrupt(source, tmp_path / "out", sigma=5)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "v.nii.gz").symlink_to(tmp_path / "out" / "original" / "v.nii.gz")
+    before = contents(tmp_path / "out")
+    with pytest.raises(UsageError, match="one of the inputs, by a link"):
+        corrupt(tmp_path / "links", tmp_path / "out", sigma=5, overwrite=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_noise_beyond_float32_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="infinite or too large"):
+        corrupt(source / "v.nii.gz", tmp_path / "out", sigma=1e39)
+    assert not any((tmp_path / "out").rglob("*noisy*/*.nii.gz"))
 
 
 def test_outputs_that_are_refused(source: Path, tmp_path: Path) -> None:
@@ -258,8 +280,11 @@ def test_folders_that_do_not_match(tmp_path: Path) -> None:
         score_folders(reference, test)
     with pytest.raises(UsageError, match="one of the two is a file"):
         score_folders(reference, test / "a.png")
-    with pytest.raises(InputError, match="no such folder"):
-        score_folders(reference, tmp_path / "none")
+    for missing in (tmp_path / "none", tmp_path / "none.png"):
+        with pytest.raises(InputError, match="no such file or folder"):
+            score_folders(reference, missing)
+        with pytest.raises(InputError, match="no such file or folder"):
+            score_folders(test / "a.png", missing)
 
 
 def test_an_image_smaller_than_the_window_is_named(tmp_path: Path) -> None:

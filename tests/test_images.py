@@ -23,6 +23,7 @@ from meddenoise_monai.images import (
     image_suffix,
     is_dicom,
     read_image,
+    write_image,
 )
 
 NIBABEL = Path(nibabel.__file__).parent / "tests" / "data"
@@ -155,12 +156,33 @@ def test_pages_of_a_compressed_tiff(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").array, np.stack([GREY, GREY[::-1]]))
 
 
-def test_pgm_of_12_bits_is_stretched_to_16(tmp_path: Path) -> None:
-    stored = np.arange(4096).reshape(64, 64)
-    (tmp_path / "a.pgm").write_bytes(b"P5\n# by a scanner\n64 64\n4095\n" + stored.astype(">u2").tobytes())
-    array = read_image(tmp_path / "a.pgm").array
-    np.testing.assert_array_equal(array, np.rint(stored * (65535 / 4095)))
-    np.testing.assert_array_equal(np.rint(array * (4095 / 65535)), stored)  # nothing is lost
+@pytest.mark.parametrize("maximum", [3, 100, 254, 255, 256, 1023, 4095, 65534, 65535])
+def test_pgm_keeps_its_own_values_whatever_it_calls_white(tmp_path: Path, maximum: int) -> None:
+    stored = (np.arange(96 * 64) % (maximum + 1)).reshape(64, 96)
+    dtype = "u1" if maximum < 256 else ">u2"
+    header = f"P5\n# by a scanner, 12 34\n96 64\n{maximum}\n".encode()
+    (tmp_path / "a.pgm").write_bytes(header + stored.astype(dtype).tobytes())
+    plain = f"P2 96 64\n{maximum}\n" + " ".join(map(str, stored.flat)) + "\n"
+    (tmp_path / "b.pgm").write_text(plain)
+    for name in ("a.pgm", "b.pgm"):
+        array = read_image(tmp_path / name).array
+        assert array.dtype == (np.uint8 if maximum < 256 else np.uint16)
+        np.testing.assert_array_equal(array, stored)  # Pillow would stretch them
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 7), (9, 1, 7), (9, 7, 1), (9, 7)])
+def test_a_nifti_of_one_slice_is_that_slice_whichever_way_it_lies(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    import nibabel
+
+    values = np.arange(63, dtype=np.float32).reshape(shape)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
+    image = read_image(tmp_path / "a.nii")
+    assert [size for size in image.array.shape if size > 1] == [7, 9]
+    assert image.array.shape in ((7, 9), (1, 7, 9))
+    write_image(tmp_path / "b.nii", image.array + 1, like=tmp_path / "a.nii")
+    again = nibabel.load(tmp_path / "b.nii")
+    assert again.shape == shape
+    np.testing.assert_array_equal(np.asarray(again.dataobj), values + 1)
 
 
 @pytest.mark.parametrize(

@@ -239,3 +239,17 @@ def test_formats_that_cannot_hold_it(tmp_path: Path, name: str, array: np.ndarra
     with pytest.raises(InputError, match=r"cannot|BMP"):
         write_image(tmp_path / name, array)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.pgm", "a.png"])
+@pytest.mark.parametrize("side", [20, 60, 300])
+def test_the_last_bytes_that_a_full_disk_refuses_are_missed(tmp_path: Path, name: str, side: int) -> None:
+    # Pillow's raw encoders take a short write for a whole one.
+    noise = np.random.default_rng(0).integers(0, 256, (side, side)).astype(np.uint8)
+    size = write_image(tmp_path / name, noise).stat().st_size
+    (tmp_path / name).unlink()
+    with files_limited_to(size - 5), pytest.raises(InputError, match="cannot write"):
+        write_image(tmp_path / name, noise)
+    assert not list(tmp_path.iterdir())
+    write_image(tmp_path / name, noise)
+    np.testing.assert_array_equal(read_image(tmp_path / name).array, noise)

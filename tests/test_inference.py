@@ -597,3 +597,59 @@ def test_channels_last_fits_the_dimensions() -> None:
     assert inference.channels_last(trained()).head.weight.is_contiguous(memory_format=torch.channels_last)
     three = inference.channels_last(trained(spatial_dims=3))
     assert three.head.weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sigma": np.ones(3)}, {"sigma": "5"}, {"sigma": True}, {"sigma": [1.0]}, {"sigma": float("nan")},
+        {"strength": None}, {"strength": "1"}, {"strength": np.ones(2)}, {"noise": "pink"},
+        {"noise": "pink", "strength": 0.0},
+    ],
+)  # fmt: skip
+def test_options_of_another_type_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        denoiser()(picture(), **options)
+
+
+@pytest.mark.parametrize("shape", [(33, 41, 3), (33, 41, 4), (33, 41, 1)])
+def test_channels_are_not_taken_for_slices(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="channels"):
+        denoiser()(picture(np.uint8, shape))
+    assert denoiser()(picture(np.uint8, (3, 33, 41))).shape == (3, 33, 41)
+
+
+def test_what_numpy_cannot_read_is_refused() -> None:
+    for image in (torch.ones(9, 9, requires_grad=True), torch.ones(9, 9, dtype=torch.bfloat16)):
+        with pytest.raises(InputError, match="cannot make an array"):
+            denoiser()(image)  # type: ignore[arg-type]
+    masked = np.ma.masked_less(picture(), 0.1)
+    with pytest.raises(InputError, match="masked"):
+        denoiser()(masked)
+    whole = np.ma.array(picture())  # masks nothing
+    np.testing.assert_array_equal(denoiser()(whole), denoiser()(picture()))
+
+
+def test_values_out_of_all_proportion_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    image = picture(np.float32, (80, 80))
+    denoiser()(image)
+    assert not caplog.messages
+    image[3, 4] = 1e8
+    denoiser()(image)
+    assert "nearly all lie between" in caplog.text
+    caplog.clear()
+    denoiser()(picture(np.float32, (80, 80)).astype(np.float64) + 1e9)
+    assert "24 bits" in caplog.text
+    caplog.clear()
+    denoiser()((picture(np.float32, (80, 80)) * 255).astype(np.int32) + 2**26)
+    assert "24 bits" in caplog.text
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = NETWORK.state_dict()
+    name = next(iter(state))
+    state[name] = state[name].clone()
+    state[name].view(-1)[0] = float("nan")
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="NaN"):
+        load_weights(tmp_path / "model.pt")

@@ -139,3 +139,31 @@ def test_a_disk_that_refuses_is_an_input_error_and_leaves_nothing(
     with pytest.raises(InputError, match=r"cannot write .*b\.png"):
         write_result(tmp_path / "out" / "b.png", GREY.astype(float), image)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+def test_the_ends_of_an_integer_range_do_not_wrap(tmp_path: Path, dtype: Any) -> None:
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    stored = np.full((8, 9), high // 2, dtype)
+    stored[0], stored[1] = low, high
+    tifffile.imwrite(tmp_path / "a.tif", stored)
+    source = read_image(tmp_path / "a.tif")
+    values = stored.astype(np.float64) * 1.5 - np.float64(high) * 0.25
+    written = read_image(write_result(tmp_path / "b.tif", values.astype(np.float32), source)).array
+    assert written.dtype == dtype
+    assert (written[0] <= stored[2, 0]).all()
+    assert (written[1] > high // 4 * 3).all()  # 2**32 cast to 32 bits is 0
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_written(tmp_path: Path, name: str, value: float) -> None:
+    if name == "a.png":
+        Image.fromarray(GREY).save(tmp_path / name)
+    else:
+        tifffile.imwrite(tmp_path / name, GREY.astype(np.float32))
+    values = GREY.astype(np.float64)
+    values[3, 4] = value
+    with pytest.raises(InputError, match="NaN"):
+        write_result(tmp_path / f"out-{name}", values, read_image(tmp_path / name))
+    assert [path.name for path in tmp_path.iterdir()] == [name]

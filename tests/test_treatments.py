@@ -188,3 +188,43 @@ def test_too_small_to_tell() -> None:
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         denoiser()(smooth(), **options)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "poisson",
+        PoissonGaussianStabiliser(1.0),
+        PoissonGaussianStabiliser(1.0, 25.0),
+        PoissonGaussianStabiliser(300.0),
+        PoissonGaussianStabiliser(1e-8, 1.0),
+        PoissonGaussianStabiliser(1.0, 1e9),
+        RicianStabiliser(5.0),
+        RicianStabiliser(3000.0),
+        RicianStabiliser(1e-12),
+    ],
+)
+def test_noise_that_the_image_cannot_carry_is_refused(noise: Any) -> None:
+    image = smooth() + white(5)
+    if not isinstance(noise, str) and 1e-6 < getattr(noise, "gain", getattr(noise, "noise", 0)) < 200:
+        image = image - 300  # HU, say: neither counts nor magnitudes
+    elif noise == "poisson":
+        image = smooth() - 300 + white(1) * np.sqrt(np.abs(smooth()))
+    with pytest.raises(InputError) as caught:
+        choose_treatment(image, noise)
+    assert "far below" in caught.value.message or "is not that of an image" in caught.value.message
+
+
+def test_read_out_noise_far_beyond_the_counts_is_no_reason_to_fail() -> None:
+    image = np.asarray(smooth() + 30000 + white(50))  # a pedestal: the line through the levels is nearly flat
+    treatment = choose_treatment(image, "poisson")
+    assert error(denoiser()(image, noise=treatment), smooth() + 30000) < 25
+
+
+@pytest.mark.parametrize("read_out", [1e5, 9e5, 1.1e6, 1e9, 1e12])
+def test_inverse_has_no_step_where_the_table_ends_to_be_needed(read_out: float) -> None:
+    stabiliser = PoissonGaussianStabiliser(1.0, read_out)
+    signal = np.linspace(0, 1000, 50) + np.sqrt(read_out)
+    mean = stabiliser.forward(signal[:, None] + np.sqrt(read_out) * np.random.default_rng(0).normal(size=(1, 200_000)))
+    found = stabiliser.inverse(mean.mean(1))
+    assert np.abs(found - signal).max() < 0.02 * np.sqrt(read_out)

@@ -25,6 +25,9 @@ __all__ = ["PoissonGaussianStabiliser", "RicianStabiliser", "Stabiliser"]
 
 Values = NDArray[np.float64]
 
+# Counts' variance of the Gaussian part from which on the root is so flat that its inverse needs no table.
+_MUCH_READ_OUT = 1e6
+
 
 @runtime_checkable
 class Stabiliser(Protocol):
@@ -82,6 +85,11 @@ class PoissonGaussianStabiliser:
         _check_number("gain", self.gain, lambda value: value >= 0, ">= 0")
         _check_number("variance", self.variance, lambda value: value >= 0, ">= 0")
         _check_number("offset", self.offset, lambda value: True, "that is finite")
+        if self.gain > 0 and not self.variance < 1e18 * self.gain * self.gain:
+            raise UsageError(
+                f"a gain of {self.gain:g} is nothing beside a variance of {self.variance:g}",
+                "give gain 0 for such noise",
+            )
         if self.gain == 0 == self.variance:
             raise UsageError("gain and variance are both 0, so there is no noise", "give what estimate_* found")
 
@@ -140,6 +148,8 @@ class PoissonGaussianStabiliser:
         values = _checked(stabilised)
         if self.gain == 0:
             return np.asarray(values * math.sqrt(self.variance) + self.offset)
+        if self._read_out > _MUCH_READ_OUT:
+            return np.asarray(np.maximum(values**2 / 4 - 1 / 8 - self._read_out, 0) * self.gain + self.offset)
         table = _anscombe_table(self._read_out)
         # At the table's end the asymptote is a few hundredths of a count away from it; the step is taken out.
         last, counts = table.x[-1], float(table(table.x[-1]))

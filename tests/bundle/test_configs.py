@@ -260,6 +260,10 @@ def windows(image: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
     [
         ({"max_epochs": 0}, UsageError, "max_epochs must be positive"),
         ({"batch_size": -1}, UsageError, "batch_size must be positive"),
+        ({"gradient_norm": -1.0}, UsageError, "gradient_norm must be positive"),  # it would climb
+        ({"patches_per_image": 0}, UsageError, "patches_per_image must be positive"),
+        ({"warmup_steps": -5}, UsageError, "warmup_steps must be zero or more"),
+        ({"average_decay": 2}, UsageError, "average_decay must lie"),
         ({"learning_rate": "fast"}, UsageError, "learning_rate must be positive"),
         ({"device": "cuda:99"}, UsageError, "cannot use the device"),
         ({"datalist": "nowhere.json", "dataset_dir": ""}, InputError, "no such datalist"),

@@ -233,3 +233,38 @@ def test_the_progress_bar_is_for_terminals(source: Path, model: Path) -> None:
     assert (result.returncode, result.stdout) == (0, b"3 image(s) denoised into out\n")
     assert "denoise: 100%" in shown
     assert "3/3" in shown
+
+
+def test_a_flag_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--sigma", "3", "--sigma", "50"], ["--overwrite", "--overwrite"], ["--sigma=3", "--sigma=3"]):
+        message, _ = failure(capsys, 2, "denoise", "a.png", "b.png", *words)
+        assert "twice" in message
+
+
+def test_version_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "denoise", "--version") == run(capsys, "--version") == run(capsys, "version")
+
+
+def test_names_that_no_file_system_holds_are_an_error_of_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.arange(400).astype(np.uint8).reshape(20, 20)).save(tmp_path / "a.png")
+    for verb in (["denoise"], ["corrupt", "--sigma", "3"], ["prepare", "folder"]):
+        message, hint = failure(capsys, 1, *verb, str(tmp_path), str(tmp_path.parent / ("x" * 300)))
+        assert "too long" in message
+        assert "--debug" not in hint
+
+
+def test_a_pipe_is_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    message, _ = failure(capsys, 1, "prepare", "folder", str(tmp_path / "pipe"), str(tmp_path / "out"))
+    assert "is no file" in message
+
+
+def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(400).astype(np.uint8).reshape(20, 20)).save(tmp_path / "a.png")
+    words = [sys.executable, "-m", "meddenoise_monai.cli", "corrupt", str(tmp_path / "a.png"), str(tmp_path / "out")]
+    command = " ".join([*words, "--sigma", "3"])
+    done = subprocess.run(["sh", "-c", f"{command} 2>&- >&-"], check=False, timeout=120)
+    assert done.returncode == 0
+    assert (tmp_path / "out" / "noisy" / "a.png.tif").is_file()
