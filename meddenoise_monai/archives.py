@@ -39,6 +39,12 @@ MAX_DOWNLOAD_BYTES = 4 * 2**30
 
 _CHUNK = 1 << 20
 _DAMAGED = (gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError)
+# Other than the zeros at the end.
+_BAD_HEADERS = (
+    tarfile.InvalidHeaderError,  # type: ignore[attr-defined]
+    tarfile.EmptyHeaderError,  # type: ignore[attr-defined]
+    tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+)
 _DISTRUST = "do not trust it"
 _BY_HAND = "if you trust it, unpack it yourself and give the folder"
 
@@ -157,7 +163,7 @@ def _tar_members(archive: Path, limit: int, refusal: InputError) -> _Members:
             plain = gzip.GzipFile(fileobj=raw)  # type: ignore[assignment]
         metered = _Metered(plain, limit, refusal)
         # Mode "r|" reads strictly forward, once: nothing is unpacked twice, and the meter sees every byte.
-        with tarfile.open(fileobj=metered, mode="r|") as tar:
+        with tarfile.open(fileobj=metered, mode="r|", tarinfo=_WholeTarInfo) as tar:
             for member in tar:
                 _safe_parts(member.name, archive)
                 if member.isdir():
@@ -168,6 +174,21 @@ def _tar_members(archive: Path, limit: int, refusal: InputError) -> _Members:
                 yield member.name, stream
         while metered.read(_CHUNK):  # tar stops at its own end; gzip's checksum comes after it
             pass
+
+
+class _WholeTarInfo(tarfile.TarInfo):
+    """A member of an archive that ends where it says so: in zeros.
+
+    tarfile by itself takes a damaged header, or the end of the file, for the end of the archive, and whatever comes
+    after it would be missing in silence.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Any:
+        try:
+            return super().fromtarfile(tarfile)
+        except _BAD_HEADERS as error:
+            raise EOFError(str(error)) from error
 
 
 def _zip_members(archive: Path, limit: int, refusal: InputError) -> _Members:

@@ -167,6 +167,20 @@ def test_archives_cut_short(tmp_path: Path, name: str, keep: float) -> None:
     assert "sha256" in error.value.hint
 
 
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+@pytest.mark.parametrize("harm", ["cut between members", "a header's bit flipped"])
+def test_a_tar_that_ends_before_its_end(tmp_path: Path, name: str, harm: str) -> None:
+    source = tar(tmp_path / name, {f"mdb00{n}.pgm": pgm(n) for n in (1, 2, 3)})
+    content = gzip.decompress(source.read_bytes()) if name == "a.tgz" else source.read_bytes()
+    take(source, tmp_path / "whole")
+    assert len(list((tmp_path / "whole").iterdir())) == 3
+    start = content.index(b"mdb003.pgm")
+    damaged = content[:start] if harm.startswith("cut") else content[:start] + b"n" + content[start + 1 :]
+    source.write_bytes(gzip.compress(damaged) if name == "a.tgz" else damaged)
+    with pytest.raises(InputError, match="damaged or cut short"):
+        take(source, tmp_path / "out")
+
+
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     for name in ("a.tgz", "a.zip"):
         source = (zipped if name == "a.zip" else tar)(tmp_path / name, {f"mdb00{n}.pgm": pgm(n) for n in (1, 2, 3)})
