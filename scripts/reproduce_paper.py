@@ -402,7 +402,8 @@ resolution; "ours, full resolution" the same class with `widths` 16, 32, 64, 128
 
 ## The paper's grid p · N(μ, s) and p · Poisson(λ): SSIM, trained and tuned on both data sets pooled
 
-s is the standard deviation.
+s is the standard deviation. p · Poisson(λ) also brightens by its mean, p · λ, before it is clipped: ours passes offsets
+through by construction, which costs it there.
 
 {grid_table(finished, sources, protocol["epochs"])}
 """
