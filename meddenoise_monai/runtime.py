@@ -141,11 +141,12 @@ def check_numbers(positive: Mapping[str, float], non_negative: Mapping[str, floa
     UsageError
         For a value that is no number, or not positive (not negative).
     """
-    for values, least, word in ((positive, None, "positive"), (non_negative, 0, "zero or more")):
+    kinds = ((positive, None, "positive", "above 0"), (non_negative, 0, "zero or more", "of 0 or more"))
+    for values, least, word, bound in kinds:
         for name, value in values.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not (value >= 0 if least == 0 else value > 0):
-                raise UsageError(f"{name} must be {word}, got {value!r}", f"for example --{name} 1")
+                raise UsageError(f"{name} must be {word}, got {value!r}", f"give --{name} a number {bound}")
 
 
 def check_sigma(sigma: float) -> None:
