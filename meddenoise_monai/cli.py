@@ -15,7 +15,7 @@ from typing import Any
 
 from . import __version__
 from .command_line import Verb, execute, say
-from .errors import InputError, PartialFailure, UsageError
+from .errors import InputError, UsageError, fail_in_part
 
 __all__ = ["main"]
 
@@ -79,7 +79,7 @@ def denoise(
         overwrite=overwrite, strict=strict,
     )  # fmt: skip
     say(f"{summary.written} image(s) denoised into {output}")
-    _fail_in_part(len(summary.skipped))
+    fail_in_part(len(summary.skipped))
 
 
 def corrupt(
@@ -158,7 +158,7 @@ def corrupt(
     for reason in summary.skipped.values():
         logging.getLogger(__package__).warning("skipped: %s", reason)
     say(f"{summary.written} pair(s) of images written to {output}")
-    _fail_in_part(len(summary.skipped))
+    fail_in_part(len(summary.skipped))
 
 
 def score(reference: str, test: str, *, data_range: float | None = None, json: bool = False) -> None:
@@ -234,7 +234,7 @@ def prepare(
         patient_pattern=patient_pattern, url=url,
     )  # fmt: skip
     say(str(summary))
-    _fail_in_part(len(summary.skipped))
+    fail_in_part(len(summary.skipped))
 
 
 def version() -> None:
@@ -260,13 +260,6 @@ def _score_table(rows: Sequence[Mapping[str, Any]], means: Mapping[str, float]) 
         aligned = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         lines.append("  ".join((name.ljust(widths[0]), *aligned)))
     return "\n".join(lines)
-
-
-def _fail_in_part(skipped: int) -> None:
-    if skipped:
-        raise PartialFailure(
-            f"{skipped} file(s) failed; the rest are written", "the warnings above name them; --strict stops at one"
-        )
 
 
 _VERBS: dict[str, Verb] = {verb.__name__: verb for verb in (denoise, corrupt, score, prepare, version)}

@@ -18,7 +18,7 @@ from .images import IMAGE_SUFFIXES, ImageData, find_images, image_suffix, read_i
 from .inference import Denoiser, load_denoiser
 from .noise import PoissonGaussianStabiliser
 from .results import output_path, write_result
-from .treatments import NOISE_KINDS, choose_treatment
+from .treatments import check_request, choose_treatment
 
 __all__ = ["DenoiseSummary", "denoise_files"]
 
@@ -60,18 +60,14 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
     return targets
 
 
-def _noise_options(noise: str, sigma: float | None, gain: float | None) -> dict[str, Any]:
-    """The `sigma` and `noise` of a `Denoiser`."""
-    if noise not in NOISE_KINDS:
-        raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
-    if sigma is not None and not sigma >= 0.0:  # before it is squared
-        raise UsageError(f"sigma must not be negative, got {sigma}", "give it in the image's own units")
-    if noise == "poisson" and gain is None and sigma is not None:
-        raise UsageError("sigma has no meaning for photon counting", "leave it out, or give the gain, too")
+def _noise_options(noise: str, sigma: float | None, gain: float | None, strength: float) -> dict[str, Any]:
+    """The `sigma` and `noise` of a `Denoiser`, checked before the weights and the first image are read."""
+    check_request(noise, sigma if gain is None else None, strength)
     if gain is None:
         return {"noise": noise, "sigma": sigma}
     if noise != "poisson":
         raise UsageError(f"gain has no meaning for {noise} noise", "add --noise poisson, or leave --gain out")
+    check_request(sigma=sigma)  # before it is squared
     read_out = sigma or 0.0
     return {"noise": PoissonGaussianStabiliser(gain, read_out * read_out), "sigma": None}
 
@@ -131,9 +127,7 @@ def denoise_files(
     targets = _targets(source, output)
     if not overwrite and (existing := [target for target in targets.values() if target.exists()]):
         raise InputError(f"{len(existing)} result(s) exist already, first {existing[0]}", "add --overwrite")
-    options = _noise_options(noise, sigma, gain)
-    if not 0.0 <= strength <= 1.0:
-        raise UsageError(f"strength must lie in [0, 1], got {strength}", "0 keeps all noise, 1 removes it")
+    options = _noise_options(noise, sigma, gain, strength)
     denoise = load_denoiser(model, device)
     skipped: dict[str, str] = {}
     for path, target in tqdm(targets.items(), "denoise", unit="image", disable=None):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "MeddenoiseError", "PartialFailure", "UsageError", "nearest"]
+__all__ = ["InputError", "MeddenoiseError", "PartialFailure", "UsageError", "fail_in_part", "nearest"]
 
 
 class MeddenoiseError(Exception):
@@ -51,6 +51,20 @@ class PartialFailure(MeddenoiseError):
     """Some files failed and the rest are written (exit code 3)."""
 
     exit_code = 3
+
+
+def fail_in_part(skipped: int) -> None:
+    """End with the exit code for some files that failed while the rest are written.
+
+    Raises
+    ------
+    PartialFailure
+        If `skipped` is not 0.
+    """
+    if skipped:
+        raise PartialFailure(
+            f"{skipped} file(s) failed; the rest are written", "the warnings above name them; --strict stops at one"
+        )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from .errors import InputError, UsageError
 from .images import IntensityScale
 from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
 from .noise import Stabiliser
-from .treatments import NOISE_KINDS, Treatment, choose_treatment, join_phases, split_phases
+from .treatments import Treatment, check_request, choose_treatment, join_phases, split_phases
 
 __all__ = ["AutocastInferer", "Denoiser", "TiledInferer", "check_network", "latest_weights", "load_denoiser",
            "load_weights", "weights_fingerprint"]  # fmt: skip
@@ -336,22 +335,14 @@ class Denoiser:
             )
         if values.ndim < self.spatial_dims:
             raise InputError(f"a 3D network cannot denoise an image of shape {values.shape}", "give it (D, H, W)")
-        if not isinstance(strength, Real) or not 0.0 <= strength <= 1.0:
-            raise UsageError(
-                f"strength must be a number in [0, 1], got {strength!r}", "0 keeps all noise, 1 removes it"
-            )
-        if sigma is not None and (not isinstance(sigma, Real) or isinstance(sigma, bool) or not sigma >= 0.0):
-            raise UsageError(
-                f"sigma must be a number that is not negative, got {sigma!r}", "give it in the image's own units"
-            )
-        if isinstance(noise, str) and noise not in NOISE_KINDS:
-            raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
+        check_request(noise, sigma, strength)
         lines = _pieces(values.shape)
         if values.dtype.kind == "f" and not all(np.isfinite(values[line]).all() for line in lines):
             raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
-        if strength == 0.0 or sigma == 0.0 or values.min() == values.max():
+        low, high = float(values.min()), float(values.max())
+        if strength == 0.0 or sigma == 0.0 or low == high:
             return values.astype(np.float32)
-        _warn_of_range(values)
+        _warn_of_range(values, low, high)
         treatment = noise if isinstance(noise, Treatment) else choose_treatment(values, noise, sigma)
         if treatment.warning:
             _log.warning("%s", treatment.warning)
@@ -444,21 +435,17 @@ def _as_array(image: Any) -> NDArray[Any]:
     return values
 
 
-def _warn_of_range(values: NDArray[Any]) -> None:
+def _warn_of_range(values: NDArray[Any], low: float, high: float) -> None:
     """Say so where single pixels are out of all proportion, or float32 cannot tell the values apart."""
-    low, high = float(values.min()), float(values.max())
-    sample = values.reshape(-1)[:: max(1, values.size // 2**18)].astype(np.float64)
+    sample = values.reshape(-1)[:: max(1, values.size // 2**14)].astype(np.float64)
     most = np.quantile(sample, [0.001, 0.999])
     if 0 < 1e4 * (most[1] - most[0]) < high - low:
         _log.warning(
             "values go from %g to %g, but nearly all lie between %g and %g: mask or clip the others first, they swamp "
             "the rest", low, high, *most,
         )  # fmt: skip
-    if (
-        max(abs(low), abs(high)) > 2**24
-        if values.dtype.kind in "iu"
-        else max(abs(low), abs(high)) > 2**16 * (high - low)
-    ):
+    most_kept = 2**24 if values.dtype.kind in "iu" else 2**16 * (high - low)
+    if max(abs(low), abs(high)) > most_kept:
         _log.warning("values from %g to %g are kept to 24 bits: subtract their offset first", low, high)
 
 

@@ -20,10 +20,9 @@ from types import TracebackType
 from typing import Any
 
 from .allocation import keep_freed_memory
-from .errors import InputError, MeddenoiseError, PartialFailure, UsageError, nearest
+from .errors import InputError, MeddenoiseError, UsageError, nearest
 
-__all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "fail_in_part", "launched_config",
-           "make_folder", "user_error"]  # fmt: skip
+__all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "launched_config", "make_folder", "user_error"]
 
 # The arguments of `python -m monai.bundle run` itself, which are no overrides.
 _RUN_ARGUMENTS = frozenset(
@@ -164,18 +163,6 @@ def check_sigma(sigma: float) -> None:
             f"sigma is on the [0, 1] scale of the clean image, got {sigma}",
             f"{sigma} of 255 grey levels is --sigma {sigma / 255:.4f}",
         )
-
-
-def fail_in_part(skipped: int) -> None:
-    """End with the exit code for some files that failed while the rest are written.
-
-    Raises
-    ------
-    PartialFailure
-        If `skipped` is not 0.
-    """
-    if skipped:
-        raise PartialFailure(f"{skipped} file(s) failed; the rest are written", "the warnings above name them")
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

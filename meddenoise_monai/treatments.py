@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from .noise import (
     noise_correlation,
 )
 
-__all__ = ["NOISE_KINDS", "Treatment", "choose_treatment", "join_phases", "split_phases"]
+__all__ = ["NOISE_KINDS", "Treatment", "check_request", "choose_treatment", "join_phases", "split_phases"]
 
 NOISE_KINDS = ("auto", "gaussian", "poisson", "rician", "correlated")
 
@@ -64,6 +65,31 @@ class Treatment:
     warning: str = ""
 
 
+def check_request(noise: str | Stabiliser | Treatment = "auto", sigma: Any = None, strength: Any = 1.0) -> None:
+    """Refuse, before an image is read, what cannot be asked of any.
+
+    Raises
+    ------
+    UsageError
+        If `noise` is unknown, `sigma` is no number, negative, or has no meaning beside `noise`, or `strength` does not
+        lie in [0, 1].
+    """
+    if isinstance(noise, str) and noise not in NOISE_KINDS:
+        raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
+    if not isinstance(strength, Real) or not 0.0 <= float(strength) <= 1.0:
+        raise UsageError(f"strength must be a number in [0, 1], got {strength!r}", "0 keeps all noise, 1 removes it")
+    if sigma is None:
+        return
+    if not isinstance(sigma, Real) or isinstance(sigma, bool) or not float(sigma) >= 0.0:
+        raise UsageError(
+            f"sigma must be a number that is not negative, got {sigma!r}", "give it in the image's own units"
+        )
+    if isinstance(noise, Stabiliser):
+        raise UsageError("sigma is given beside a stabiliser", "leave sigma out: the stabiliser knows the noise")
+    if noise == "poisson":
+        raise UsageError("sigma has no meaning for photon counting", "leave it out, or give the gain, too")
+
+
 def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigma: float | None = None) -> Treatment:
     """The treatment for an image.
 
@@ -92,15 +118,10 @@ def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigm
         If the parameters of the noise cannot be estimated from this image, or no image of its values can carry such
         noise.
     """
+    check_request(noise, sigma)
     if isinstance(noise, Stabiliser):
-        if sigma is not None:
-            raise UsageError("sigma is given beside a stabiliser", "leave sigma out: the stabiliser knows the noise")
         return Treatment(_possible(noise, image))
-    if noise not in NOISE_KINDS:
-        raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
     if noise == "poisson":
-        if sigma is not None:
-            raise UsageError("sigma has no meaning for photon counting", "leave it out, or give the gain, too")
         gain, variance = estimate_poisson_gaussian(image)
         if gain * _COUNTS < math.sqrt(variance):  # so little of it depends on the signal that it is Gaussian
             return Treatment()

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from meddenoise_monai.errors import InputError, MeddenoiseError, PartialFailure, UsageError, nearest
+from meddenoise_monai.errors import InputError, MeddenoiseError, PartialFailure, UsageError, fail_in_part, nearest
 
 KINDS = [(MeddenoiseError, 1), (InputError, 1), (UsageError, 2), (PartialFailure, 3)]
 
@@ -35,3 +35,10 @@ def test_survives_the_way_out_of_a_worker_process(kind: type[MeddenoiseError], e
 )
 def test_nearest(name: str, known: list[str], hint: str) -> None:
     assert nearest(name, known) == hint
+
+
+def test_files_that_failed_end_in_their_exit_code() -> None:
+    fail_in_part(0)
+    with pytest.raises(PartialFailure, match=r"2 file\(s\) failed") as caught:
+        fail_in_part(2)
+    assert caught.value.exit_code == 3

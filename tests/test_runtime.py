@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meddenoise_monai import runtime
-from meddenoise_monai.errors import InputError, MeddenoiseError, PartialFailure, UsageError
+from meddenoise_monai.errors import InputError, MeddenoiseError, UsageError
 from meddenoise_monai.runtime import (
     as_bool,
     begin,
@@ -350,13 +350,6 @@ def test_interruption_has_no_traceback() -> None:
     done = run_script("raise KeyboardInterrupt")
     assert done.returncode == -signal.SIGINT
     assert done.stderr == "interrupted\n"
-
-
-def test_files_that_failed_end_in_their_exit_code() -> None:
-    runtime.fail_in_part(0)
-    with pytest.raises(PartialFailure, match=r"2 file\(s\) failed") as caught:
-        runtime.fail_in_part(2)
-    assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize("reason", [TypeError("no such argument"), ValueError("no blocks"), IndexError("no widths")])
