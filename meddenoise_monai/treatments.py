@@ -123,12 +123,14 @@ def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigm
         return Treatment(_possible(noise, image))
     if noise == "poisson":
         gain, variance = estimate_poisson_gaussian(image)
-        if gain * _COUNTS < math.sqrt(variance):  # so little of it depends on the signal that it is Gaussian
+        if gain * _COUNTS <= max(_width(image), math.sqrt(variance)):  # next to nothing of it depends on the signal
             return Treatment()
-        return Treatment(_possible(PoissonGaussianStabiliser(gain, variance), image) if gain else None)
+        return Treatment(_possible(PoissonGaussianStabiliser(gain, variance), image))
     if noise == "rician":
         channel = estimate_rician_sigma(image) if sigma is None else sigma
-        return Treatment(_possible(RicianStabiliser(channel), image) if channel > 0 else None)
+        if channel == 0 or (sigma is None and channel * _COUNTS <= _width(image)):  # next to no noise
+            return Treatment()
+        return Treatment(_possible(RicianStabiliser(channel), image))
     if noise == "gaussian" or (noise == "auto" and min(image.shape[-2:]) < _SMALLEST):  # too small to tell
         return Treatment()
     correlation = _correlation(image, forced=noise == "correlated")
@@ -145,6 +147,10 @@ def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigm
     )
 
 
+def _width(image: NDArray[Any]) -> float:
+    return float(image.max()) - float(image.min())
+
+
 def _possible(stabiliser: Stabiliser, image: NDArray[Any]) -> Stabiliser:
     """The stabiliser, if its noise can be that of the image: else what it makes of the image is far off.
 
@@ -154,7 +160,7 @@ def _possible(stabiliser: Stabiliser, image: NDArray[Any]) -> Stabiliser:
         If the noise is stronger than the image's whole range or next to nothing of it, or the image has values far
         below what such noise reaches.
     """
-    width = float(image.max()) - float(image.min())
+    width = _width(image)
     if isinstance(stabiliser, PoissonGaussianStabiliser):
         unit, read_out, zero = stabiliser.gain, math.sqrt(stabiliser.variance), stabiliser.offset
         name = "gain"
@@ -178,7 +184,7 @@ def _possible(stabiliser: Stabiliser, image: NDArray[Any]) -> Stabiliser:
 
 def _correlation(image: NDArray[Any], forced: bool) -> NoiseCorrelation | None:
     """The widest correlation that strong noise has at any scale, as one of the image's pixels."""
-    width = float(image.max()) - float(image.min())
+    width = _width(image)
     found = []
     for apart, limits in _LIMITS.items():
         picture = image[..., ::apart, ::apart]

@@ -228,3 +228,10 @@ def test_inverse_has_no_step_where_the_table_ends_to_be_needed(read_out: float) 
     mean = stabiliser.forward(signal[:, None] + np.sqrt(read_out) * np.random.default_rng(0).normal(size=(1, 200_000)))
     found = stabiliser.inverse(mean.mean(1))
     assert np.abs(found - signal).max() < 0.02 * np.sqrt(read_out)
+
+
+@pytest.mark.parametrize("noise", ["poisson", "rician", "auto"])
+@pytest.mark.parametrize("size", [0.0, 1e-13])
+def test_next_to_no_noise_is_no_reason_to_fail(noise: str, size: float) -> None:
+    result = denoiser()(np.asarray(smooth() + white(size)), noise=noise)
+    assert error(result, smooth()) < 1
