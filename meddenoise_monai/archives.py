@@ -241,15 +241,20 @@ def download_archive(
     Raises
     ------
     UsageError
-        If an address is neither http nor https.
+        If an address is neither http nor https, or names no host.
     InputError
         If no address answers, or what comes is cut short, no archive, too large or of another checksum, or the disk
         refuses.
     """
     target = Path(target)
     for url in urls:
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-            raise UsageError(f"cannot download from {url!r}", "give an address that begins with https:// or http://")
+        try:
+            parts = urllib.parse.urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:  # brackets of an IPv6 address that do not match
+            usable = False
+        if not usable:
+            raise UsageError(f"cannot download from {url!r}", "give an address like https://host/file.zip")
     by_hand = f"fetch it by hand, for example with a browser, and give the file as SOURCE: {urls[-1]}"
     reason = ""
     for url in urls:

@@ -91,14 +91,14 @@ class IntensityScale:
         Raises
         ------
         InputError
-            If the values are not finite, or all the same.
+            If the values are not finite, beyond what float32 holds, or all the same.
         """
         if values.dtype == np.uint8:
             if values.min() == values.max():
                 raise _constant(values)
             return cls(0.0, 255.0, inverted)
         low, high = float(values.min()), float(values.max())
-        if not np.isfinite(high - low):
+        if not max(abs(low), abs(high)) <= float(np.finfo(np.float32).max):  # so that NaN fails
             raise InputError("the image contains NaN, infinite or huge values", "mend or mask these pixels first")
         if low == high:
             raise _constant(values)
@@ -242,6 +242,12 @@ def _read_tiff(path: Path) -> NDArray[Any]:
     with tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         page: Any = series.keyframe
+        others = {part.shape for part in tiff.series[1:] if not part.keyframe.is_reduced}  # but for thumbnails
+        if others:
+            raise InputError(
+                f"the pages have different shapes: {series.shape}, then {', '.join(map(str, others))}",
+                "save pages of one size a file",
+            )
         try:
             array: NDArray[Any] = series.asarray()
         except ValueError as error:
@@ -260,6 +266,10 @@ def _read_nifti(path: Path) -> NDArray[Any]:
     import nibabel
 
     loaded = nibabel.load(path)  # type: ignore[attr-defined]
+    if image_suffix(path) == ".nii.gz":
+        with gzip.open(path) as packed:  # nibabel stops at the last pixel, before the checksum
+            while packed.read(2**20):
+                pass
     if not isinstance(loaded, nibabel.spatialimages.SpatialImage):
         raise InputError(f"the file is a {type(loaded).__name__}, which is no image of pixels", "leave it out")
     image: Any = loaded
@@ -281,7 +291,10 @@ def _read_itk(path: Path) -> NDArray[Any]:
 
     image = itk.imread(os.fspath(path))
     array: NDArray[Any] = itk.array_from_image(image)
-    return _to_grey(array) if image.GetNumberOfComponentsPerPixel() > 1 else array
+    components = image.GetNumberOfComponentsPerPixel()
+    if components not in (1, 3, 4):
+        raise InputError(f"the image has {components} values a pixel, as vectors have", "save one value a pixel")
+    return array if components == 1 else _to_grey(array)
 
 
 def _read_numpy(path: Path) -> NDArray[Any]:

@@ -156,6 +156,16 @@ def test_pages_of_a_compressed_tiff(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").array, np.stack([GREY, GREY[::-1]]))
 
 
+def test_pages_of_two_sizes_are_refused_and_thumbnails_passed_over(tmp_path: Path) -> None:
+    for name, kind in (("pages.tif", 0), ("thumbnail.tif", 1)):
+        with tifffile.TiffWriter(tmp_path / name) as writer:
+            writer.write(GREY)
+            writer.write(GREY[::2, ::2], subfiletype=kind)
+    np.testing.assert_array_equal(read_image(tmp_path / "thumbnail.tif").array, GREY)
+    with pytest.raises(InputError, match="the pages have different shapes"):
+        read_image(tmp_path / "pages.tif")
+
+
 @pytest.mark.parametrize("maximum", [3, 100, 254, 255, 256, 1023, 4095, 65534, 65535])
 def test_pgm_keeps_its_own_values_whatever_it_calls_white(tmp_path: Path, maximum: int) -> None:
     stored = (np.arange(96 * 64) % (maximum + 1)).reshape(64, 96)
@@ -258,6 +268,14 @@ def test_itk_formats(tmp_path: Path, suffix: str, dtype: Any) -> None:
         np.testing.assert_array_equal(array, expected)
 
 
+def test_vectors_are_refused(tmp_path: Path) -> None:
+    import itk
+
+    itk.imwrite(itk.image_from_array(np.stack([FLOATS, 2 * FLOATS], -1), is_vector=True), str(tmp_path / "a.mha"))
+    with pytest.raises(InputError, match="2 values a pixel"):
+        read_image(tmp_path / "a.mha")
+
+
 @pytest.mark.parametrize("array", [GREY, VOLUME, FLOATS, DEEP.astype(">u2"), np.asfortranarray(FLOATS)])
 def test_numpy_formats(tmp_path: Path, array: np.ndarray[Any, Any]) -> None:
     np.save(tmp_path / "a.npy", array)
@@ -284,6 +302,7 @@ def test_numpy_masks_are_black_and_white(tmp_path: Path) -> None:
         (np.array([[1.0, np.nan]]), "NaN, infinite"),
         (np.array([[1.0, -np.inf]]), "NaN, infinite"),
         (np.array([[-1e308, 1e308]]), "huge"),
+        (np.array([[0.0, 1e39]]), "huge"),
         (np.full((4, 4), 7.5), "same value, 7.5"),
         (np.full((4, 4), 7, np.uint8), "same value, 7"),
         (np.array([[None, 1]]), "cannot read"),
@@ -418,6 +437,16 @@ def test_truncated_files(tmp_path: Path, name: str) -> None:
     read_image(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(InputError, match=name):
+        read_image(path)
+
+
+def test_a_nifti_whose_checksum_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    nifti(path, DEEP.astype(np.int16))
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="CRC check failed"):
         read_image(path)
 
 
