@@ -143,13 +143,12 @@ def speeds(networks: Mapping[str, Any], rounds: int = 3) -> dict[str, float]:
     return {name: image.numel() / 1e6 / seconds for name, seconds in best.items()}
 
 
-def report(output: Path, mini_mias: Path) -> str:
-    """The table of all variants that are done."""
-    import torch
+def measured(output: Path, mini_mias: Path) -> dict[str, dict[str, float]]:
+    """Of each variant that is done: its cost, its training, and its scores."""
     from peers import multiplications
 
     data = windows(mini_mias)
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, float]] = {}
     networks = {}
     for variant in VARIANTS:
         folder = output / variant
@@ -161,26 +160,54 @@ def report(output: Path, mini_mias: Path) -> str:
             scores.write_text(json.dumps(score(networks[variant], data), indent=1))
         record = json.loads((folder / "release.json").read_text())
         rows[variant] = {
+            "parameters [M]": sum(weight.numel() for weight in networks[variant].parameters()) / 1e6,
+            "kMAC/pixel": multiplications(networks[variant]),
             "minutes": record["minutes"],
             "steps": record["epochs"] * STEPS,
             **json.loads(scores.read_text()),
         }
-    measured = speeds(networks)
-    columns = [name for name in next(iter(rows.values())) if name not in ("minutes", "steps")] if rows else []
-    lines = [
-        f"| variant | parameters | kMAC/pixel | MP/s | minutes | steps | {' | '.join(columns)} |",
-        "|---|---|---|---|---|---|" + "---|" * len(columns),
-    ]
+    for variant, speed in speeds(networks).items():
+        rows[variant]["MP/s"] = speed
+    return rows
+
+
+def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Rows are variants, in the order of `VARIANTS`."""
+    formats = {"parameters [M]": ".2f", "kMAC/pixel": ".0f", "MP/s": ".1f", "minutes": ".1f", "steps": ".0f"}
+    scores = [name for name in next(iter(rows.values()), {}) if name not in formats]
+    columns = [*formats, *scores]
+    lines = [f"| variant | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     for variant, row in rows.items():
-        count = sum(weight.numel() for weight in networks[variant].parameters())
-        cells = [f"{count / 1e6:.2f} M", f"{multiplications(networks[variant]):.0f}", f"{measured[variant]:.1f}",
-                 f"{row['minutes']:.1f}", f"{row['steps']}", *(f"{row[name]:.2f}" for name in columns)]  # fmt: skip
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
-    lines.append(f"\n{torch.get_num_threads()} thread(s); PSNR in dB on validation windows, blind; σ of 255.")
+        lines.append(f"| {variant} | {' | '.join(format(row[name], formats.get(name, '.2f')) for name in columns)} |")
     return "\n".join(lines)
 
 
-def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ...] = ()) -> None:
+def draw(rows: Mapping[str, Mapping[str, float]], path: Path, sigma: int = 25) -> None:
+    """Quality against cost, one panel a data set: the networks; variants of the training only are left out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    networks = {name: row for name, row in rows.items() if name == "reference" or "network_def" in VARIANTS[name]}
+    figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    for axis, data in zip(axes, ("mini-MIAS", "samples"), strict=True):
+        for name, row in networks.items():
+            colour = "tab:orange" if name in PEERS else "tab:red" if name == "reference" else "tab:blue"
+            label = "ours, released network" if name == "reference" else name
+            place = row["kMAC/pixel"], row[f"{data}, {sigma}"]
+            axis.plot(*place, "o", color=colour)
+            axis.annotate(label, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+        axis.set(xscale="log", xlabel="thousand multiply-adds a pixel", ylabel="PSNR [dB]")
+        axis.set_title(f"{data}, validation, σ = {sigma}/255")
+        axis.margins(x=0.25)
+        axis.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ...] = (), figure: str = "") -> None:
     """Train what is missing, and print the table.
 
     Args:
@@ -188,7 +215,10 @@ def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ..
         output: a folder for each variant goes there.
         minutes: of training, for each.
         only: these variants; by default all.
+        figure: a PNG to draw, of quality against cost.
     """
+    import torch
+
     for variant in only or VARIANTS:
         folder = Path(output) / variant
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +230,10 @@ def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ..
             if not (folder / "release.json").is_file():
                 print(f"--- {variant}", file=sys.stderr, flush=True)
                 train(variant, mini_mias, folder, minutes)
-    print(report(Path(output), Path(mini_mias)))
+    rows = measured(Path(output), Path(mini_mias))
+    print(f"{table(rows)}\n\n{torch.get_num_threads()} thread(s); PSNR in dB on validation windows, blind; σ of 255.")
+    if figure:
+        draw(rows, Path(figure))
 
 
 if __name__ == "__main__":

@@ -241,7 +241,9 @@ def test_download_takes_the_next_address(tmp_path: Path, file_server: tuple[str,
     assert digest == hashlib.sha256((www / "a.tgz").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/a.tgz", "all-mias.tar.gz", "https://", "http://[::1/a.zip"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://example.org/a.tgz", "all-mias.tar.gz", "https://", "http://[::1/a.zip"]
+)
 def test_only_http_is_downloaded(tmp_path: Path, url: str) -> None:
     with pytest.raises(UsageError, match="cannot download from"):
         download_archive(tmp_path / "a.tgz", [url])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -263,6 +264,30 @@ def test_variants_differ_and_build_their_networks(monkeypatch: pytest.MonkeyPatc
     for definition in networks:
         with torch.no_grad():
             assert peers.build(definition)(image).shape == image.shape
+
+
+def test_recipes_that_are_done_are_tabled_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    recipes = load("compare_recipes")
+    weights = write_model(tmp_path / "model.pt")
+    for variant, minutes in (("reference", 7.9), ("L1", 8.1)):
+        (tmp_path / variant / "models").mkdir(parents=True)
+        shutil.copy(weights, tmp_path / variant / "models" / "model_best.pt")
+        (tmp_path / variant / "release.json").write_text(json.dumps({"minutes": minutes, "epochs": 50}))
+    clean = np.random.default_rng(0).random((32, 32), np.float32)
+    window = {"clean": clean, "patient": "p", "file": "f"}
+    monkeypatch.setattr(recipes, "windows", lambda _: {"mini-MIAS": [window], "samples": [window]})
+    recipes.main("unused", str(tmp_path), only=("reference", "L1"), figure=str(tmp_path / "f.png"))
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    heads, reference, other = rows[0], rows[2], rows[3]
+    assert (reference[0], other[0]) == ("reference", "L1")
+    assert [row[heads.index("minutes")] for row in (reference, other)] == ["7.9", "8.1"]
+    assert reference[heads.index("steps")] == "5000"
+    assert reference[heads.index("mini-MIAS, 25")] == other[heads.index("samples, 25")]  # the same weights and image
+    with Image.open(tmp_path / "f.png") as figure:
+        assert figure.size[0] > 500
 
 
 def test_kinds_are_compared_with_the_best_tuned_baseline(
