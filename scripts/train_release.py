@@ -2,9 +2,9 @@
 
 What it does:
 
-1. splits mini-MIAS by woman (70 % training, 10 % validation, 20 % test), adds the real images that ship inside our
-   dependencies, both also shrunk by 2 and by 4 for sharper detail, and synthetic ones, made here
-   (`meddenoise_monai.synthetic`), and writes OUTPUT/datalist.json;
+1. splits mini-MIAS by woman (70 % training, 10 % validation, 20 % test), adds real images that ship inside our
+   dependencies (`package_images.py` makes coloured ones grey), both also shrunk by 2 and by 4 for sharper detail, and
+   synthetic ones, made here (`meddenoise_monai.synthetic`), and writes OUTPUT/datalist.json;
 2. trains by the bundle's configurations; killed or stopped by `--minutes`, the same command goes on;
 3. writes OUTPUT/release.json: the fingerprint of the data, seed, steps, duration, machine, and the curve.
 
@@ -66,6 +66,19 @@ def write_synthetic(folder: Path, count: int, size: int) -> list[dict[str, Any]]
     return items
 
 
+def write_grey(folder: Path) -> list[dict[str, Any]]:
+    """The pictures of `package_images`, made grey, as 16-bit PNG files."""
+    from package_images import package_images
+
+    items = []
+    for name, image in package_images():
+        path = folder / f"{name}.png"
+        if not path.is_file():
+            write_png(path, image)
+        items.append({"image": str(path.resolve()), "patient": name})
+    return items
+
+
 def write_shrunk(folder: Path, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The 2D images among `items`, each square of 2 x 2 and of 4 x 4 pixels replaced by its mean."""
     from skimage.transform import downscale_local_mean
@@ -102,11 +115,12 @@ def release_datalist(mini_mias: Path, folder: Path, synthetic: int, size: int) -
     from meddenoise_monai.datasets import SPLITS, sample_datalist
 
     films, samples = mini_mias_split(mini_mias), sample_datalist()
+    packages = [*samples["training"], *write_grey(folder / "packages")]
     sources = {
         "mini-MIAS": films["training"],
         "mini-MIAS, shrunk": write_shrunk(folder / "shrunk", films["training"]),
-        "packages": samples["training"],
-        "packages, shrunk": write_shrunk(folder / "shrunk", samples["training"]),
+        "packages": packages,
+        "packages, shrunk": write_shrunk(folder / "shrunk", packages),
         "synthetic": write_synthetic(folder / "synthetic", synthetic, size),
     }
     datalist = {part: [*films[part], *samples[part]] for part in SPLITS}

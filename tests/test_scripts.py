@@ -174,6 +174,20 @@ def test_release_datalist_gives_each_source_its_share(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "synthetic").iterdir()} == made
 
 
+def test_package_images_are_grey_and_no_samples_to_judge_by() -> None:
+    from meddenoise_monai.datasets import sample_datalist
+
+    images = dict(load("package_images").package_images())
+    assert len(images) >= 19
+    assert all(image.ndim == 2 and image.min() == 0 and image.max() == 1 for image in images.values())
+    assert all(image.std() > 0.02 for image in images.values())
+    judged = {Path(item["image"]).name.partition(".")[0] for part in ("validation", "test") for item in
+              sample_datalist()[part]}  # fmt: skip
+    assert not judged & {name.partition("-")[2] for name in images}
+    red, green, blue = load("package_images").luminance(np.eye(3)[None] * 255)[0]
+    assert (red, green, blue) == pytest.approx((0.2125, 0.7154, 0.0721), abs=1e-3)  # of ITU-R BT.709
+
+
 def test_release_is_trained_recorded_and_gone_on_with(
     tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
