@@ -10,10 +10,8 @@ import gzip
 import io
 import os
 import re
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .whole_files import replace_whole
 
 __all__ = ["IMAGE_SUFFIXES", "PICTURE_SUFFIXES", "ImageData", "IntensityScale", "find_images", "image_suffix",
-           "is_dicom", "read_image", "replace_whole", "write_image"]  # fmt: skip
+           "is_dicom", "read_image", "write_image"]  # fmt: skip
 
 _PICTURES = (".png", ".pgm", ".pnm", ".bmp", ".jpg", ".jpeg")
 _TIFF = (".tif", ".tiff")
@@ -384,39 +383,6 @@ def read_image(path: str | os.PathLike[str]) -> ImageData:
     except Exception as error:  # the decoders raise whatever their authors thought of
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read {path}: {reason[:300]}", "is the file whole?") from error
-
-
-@contextmanager
-def replace_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` with the same suffix; on success it takes its place, on failure nothing stays.
-
-    Raises
-    ------
-    InputError
-        If the file system refuses the write (full disk, no permission).
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=image_suffix(path))
-        os.close(handle)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {path}: {error.strerror or error}", "check free space and permissions")
 
 
 def write_image(path: str | os.PathLike[str], array: NDArray[Any], like: str | os.PathLike[str] | None = None) -> Path:
