@@ -30,6 +30,8 @@ def denoise(
     strength: float = 1.0,
     noise: str = "auto",
     gain: float | None = None,
+    transfer_syntax: str = "keep",
+    keep_private: bool = False,
     overwrite: bool = False,
     strict: bool = False,
 ) -> None:
@@ -37,10 +39,10 @@ def denoise(
 
     usage: meddenoise denoise INPUT OUTPUT [flags]
 
-    Reads DICOM, NIfTI, PNG, PGM, BMP, TIFF, JPEG, MetaImage, NRRD and NumPy files, in 2D and 3D. PNG, PGM, BMP, TIFF
-    and NIfTI come back in their own format and place; JPEG becomes PNG, and everything else a float32 TIFF beside the
-    old name (a.dcm.tif). DICOM results, too, are float32 TIFF in the rescaled units (HU for CT): derived DICOM objects
-    come in a later version. Files that cannot be used are named and skipped.
+    Reads DICOM, NIfTI, PNG, PGM, BMP, TIFF, JPEG, MetaImage, NRRD and NumPy files, in 2D and 3D. DICOM, NIfTI, PNG,
+    PGM, BMP and TIFF come back in their own format and place; JPEG becomes PNG, and everything else a float32 TIFF
+    beside the old name (a.npy.tif). DICOM results are derived objects: a new series of the same study, with new UIDs
+    that the same input, weights and settings give again. Files that cannot be used are named and skipped.
 
     arguments:
       INPUT         a file or folder; never changed
@@ -55,6 +57,10 @@ def denoise(
       --noise KIND      auto, gaussian, poisson, rician or correlated, see below; auto by default
       --gain NUMBER     with --noise poisson, where it is known: the image's units per count; --sigma is then the
                         deviation of the read-out noise (0 by default)
+      --transfer_syntax NAME
+                        of DICOM results: keep (the default: as the source, uncompressed where that was lossy),
+                        explicit (uncompressed), rle or j2k (JPEG 2000 without loss)
+      --keep_private    keep private DICOM attributes, which may hold facts of the old pixels
       --overwrite       replace results that exist already
       --strict          fail at the first file that cannot be used
 
@@ -76,7 +82,7 @@ def denoise(
 
     summary = denoise_files(
         input, output, model=model, device=device, sigma=sigma, strength=strength, noise=noise, gain=gain,
-        overwrite=overwrite, strict=strict,
+        overwrite=overwrite, strict=strict, transfer_syntax=transfer_syntax, keep_private=keep_private,
     )  # fmt: skip
     say(f"{summary.written} image(s) denoised into {output}")
     fail_in_part(len(summary.skipped))

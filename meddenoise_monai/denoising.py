@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from . import __version__
+from .dicom import Derivation, check_derivable, check_transfer_syntax
 from .errors import InputError, UsageError
-from .images import IMAGE_SUFFIXES, ImageData, find_images, image_suffix, read_image
-from .inference import Denoiser, load_denoiser
+from .images import DICOM_SUFFIXES, IMAGE_SUFFIXES, ImageData, find_images, image_suffix, is_dicom, read_image
+from .inference import Denoiser, load_denoiser, weights_fingerprint
 from .noise import PoissonGaussianStabiliser
 from .results import output_path, write_result
 from .treatments import check_request, choose_treatment
@@ -45,6 +47,8 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
         raise InputError(f"no such file or folder: {source}", "check the path")
     elif image_suffix(output) in IMAGE_SUFFIXES and not output.is_dir():
         made = image_suffix(output_path(source, None, output.parent))
+        if is_dicom(source) and not made:  # a DICOM file needs no suffix, and bears any of its own
+            made = image_suffix(output) if image_suffix(output) in DICOM_SUFFIXES else ".dcm"
         if image_suffix(output).replace(".tiff", ".tif") != made.replace(".tiff", ".tif"):
             raise UsageError(f"the result of {source.name} is {made}, not {output.name}", f"let OUTPUT end in {made}")
         targets = {source: output}
@@ -101,6 +105,8 @@ def denoise_files(
     gain: float | None = None,
     overwrite: bool = False,
     strict: bool = False,
+    transfer_syntax: str = "keep",
+    keep_private: bool = False,
 ) -> DenoiseSummary:
     """Denoise an image file, or all images below a folder into the same tree; formats as in `output_path`.
 
@@ -115,6 +121,8 @@ def denoise_files(
         the Gaussian read-out noise (by default 0).
     overwrite, strict
         Replace results that exist already; raise at the first file that fails instead of skipping it with a warning.
+    transfer_syntax, keep_private
+        Of DICOM results, as in `dicom.derive`.
 
     Raises
     ------
@@ -128,12 +136,22 @@ def denoise_files(
     if not overwrite and (existing := [target for target in targets.values() if target.exists()]):
         raise InputError(f"{len(existing)} result(s) exist already, first {existing[0]}", "add --overwrite")
     options = _noise_options(noise, sigma, gain, strength)
+    check_transfer_syntax(transfer_syntax)
     denoise = load_denoiser(model, device)
+    settings = {"noise": noise, "sigma": sigma, "gain": gain, "strength": strength}
+    derivation = Derivation(
+        __version__,
+        weights_fingerprint(denoise.network),
+        ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None),
+    )
     skipped: dict[str, str] = {}
     for path, target in tqdm(targets.items(), "denoise", unit="image", disable=None):
         try:
             image = read_image(path)
-            write_result(target, _result(denoise, image, str(path), options, strength), image)
+            if image.dicom is not None:
+                check_derivable(image.dicom.dataset)  # before the work, not after it
+            values = _result(denoise, image, str(path), options, strength)
+            write_result(target, values, image, derivation, transfer_syntax, keep_private)
         except InputError as error:
             if (
                 strict

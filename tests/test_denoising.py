@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 from scipy import ndimage
 
 from meddenoise_monai import images
@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
     tifffile.imwrite(source / "float.tiff", pixels(7).astype(np.float32) / 7)
     nifti(source / "a" / "head.nii.gz", pixels(8, 300, (12, 13, 3)).astype(np.int16))
     np.save(source / "array.npy", pixels(9).astype(np.float64))
-    dicom(source / "a" / "slice.dcm", pixels(10, 2000))
+    dicom(source / "a" / "slice.dcm", pixels(10, 2000) + 9000)
     return source
 
 
@@ -88,7 +88,7 @@ FORMATS = {
     "float.tiff": ("float.tiff", np.float32),
     "a/head.nii.gz": ("a/head.nii.gz", np.float32),
     "array.npy": ("array.npy.tif", np.float32),
-    "a/slice.dcm": ("a/slice.dcm.tif", np.float32),
+    "a/slice.dcm": ("a/slice.dcm", np.int16),
 }
 
 
@@ -114,7 +114,7 @@ def test_every_format_comes_back_in_place_with_what_the_denoiser_answers(
         assert written.dtype == dtype, name
         assert written.shape == original.shape
         if np.issubdtype(dtype, np.integer):
-            expected = np.clip(np.rint(expected), 0, np.iinfo(dtype).max)
+            expected = np.clip(np.rint(expected), np.iinfo(dtype).min, np.iinfo(dtype).max)
         np.testing.assert_array_equal(written, expected.astype(dtype), err_msg=name)
         assert not np.array_equal(written, original), name
 
@@ -122,7 +122,7 @@ def test_every_format_comes_back_in_place_with_what_the_denoiser_answers(
 def test_strength_zero_gives_every_pixel_back(folder: Path, tmp_path: Path, model: Path) -> None:
     dicom(folder / "film.dcm", pixels(11, 2000), "MONOCHROME1")
     denoise_files(folder, tmp_path / "out", model=model, strength=0.0)
-    for name, (result, _) in {**FORMATS, "film.dcm": ("film.dcm.tif", None)}.items():
+    for name, (result, _) in {**FORMATS, "film.dcm": ("film.dcm", None)}.items():
         original, written = read_image(folder / name), read_image(tmp_path / "out" / result)
         np.testing.assert_array_equal(written.array, original.array.astype(written.array.dtype), err_msg=name)
 
@@ -141,13 +141,13 @@ def test_nifti_keeps_its_geometry(folder: Path, tmp_path: Path, model: Path) -> 
 
 
 def test_monochrome1_is_denoised_like_its_mirror_image(tmp_path: Path, model: Path) -> None:
-    stored = pixels(3, 2000)
+    stored = pixels(3, 2000) + 9000
     first = dicom(tmp_path / "one.dcm", stored, "MONOCHROME1", intercept=0)
     second = dicom(tmp_path / "two.dcm", stored.min() + stored.max() - stored, "MONOCHROME2", intercept=0)
     for path in (first, second):
         denoise_files(path, tmp_path / "out", model=model)
-    one, two = (tifffile.imread(tmp_path / "out" / f"{name}.dcm.tif").astype(float) for name in ("one", "two"))
-    np.testing.assert_allclose(one, float(stored.min()) + float(stored.max()) - two, atol=1e-3)
+    one, two = (read_image(tmp_path / "out" / f"{name}.dcm").array.astype(float) for name in ("one", "two"))
+    np.testing.assert_allclose(one, float(stored.min()) + float(stored.max()) - two, atol=1)
     assert np.abs(one - stored).max() > 1
 
 
@@ -163,13 +163,33 @@ def test_one_file_into_a_folder_or_under_a_name(folder: Path, tmp_path: Path, mo
     assert (tmp_path / "folder.png" / "film.png").is_file()
 
 
-@pytest.mark.parametrize(("name", "output"), [("film.png", "clean.tif"), ("a/slice.dcm", "clean.dcm")])
+@pytest.mark.parametrize(("name", "output"), [("film.png", "clean.tif"), ("a/slice.dcm", "clean.tif")])
 def test_another_format_is_refused_with_the_right_suffix(
     folder: Path, tmp_path: Path, model: Path, name: str, output: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
         denoise_files(folder / name, tmp_path / output, model=model)
-    assert caught.value.hint == f"let OUTPUT end in {'.png' if name == 'film.png' else '.tif'}"
+    assert caught.value.hint == f"let OUTPUT end in {'.png' if name == 'film.png' else '.dcm'}"
+
+
+@pytest.mark.parametrize("name", ["clean.dcm", "clean.ima"])
+def test_dicom_without_a_suffix_may_get_one(folder: Path, tmp_path: Path, model: Path, name: str) -> None:
+    (folder / "a" / "slice.dcm").rename(folder / "IM0001")
+    denoise_files(folder / "IM0001", tmp_path / name, model=model)
+    denoise_files(folder / "IM0001", tmp_path / "out", model=model)
+    assert (tmp_path / name).read_bytes() == (tmp_path / "out" / "IM0001").read_bytes()
+
+
+def test_dicom_results_say_how_they_were_made(folder: Path, tmp_path: Path, model: Path) -> None:
+    for output, syntax in (("out", "keep"), ("again", "keep"), ("packed", "rle")):
+        denoise_files(folder, tmp_path / output, model=model, sigma=20, strength=0.5, transfer_syntax=syntax)
+    first, packed = (pydicom.dcmread(tmp_path / name / "a" / "slice.dcm") for name in ("out", "packed"))
+    assert first.DerivationDescription.endswith("noise auto, sigma 20, strength 0.5")
+    assert packed.file_meta.TransferSyntaxUID == RLELossless
+    np.testing.assert_array_equal(packed.pixel_array, first.pixel_array)
+    assert digests(tmp_path / "out") == digests(tmp_path / "again")
+    with pytest.raises(UsageError, match="unknown transfer syntax"):
+        denoise_files(folder, tmp_path / "new", model=model, transfer_syntax="jpeg")
 
 
 @pytest.mark.parametrize("inside", [".", "out", "a/001", "../in"])
