@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import os
 from pathlib import Path
@@ -18,12 +19,13 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 from scipy import ndimage
 
-from meddenoise_monai import images
+from meddenoise_monai import denoising, images
 from meddenoise_monai.denoising import denoise_files
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.images import read_image
 from meddenoise_monai.inference import load_denoiser
 from meddenoise_monai.noise import PoissonGaussianStabiliser
+from meddenoise_monai.results import write_result
 from tests.samples import write_model
 
 
@@ -93,7 +95,8 @@ FORMATS = {
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """Of all files, but for the record of the job."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "manifest.json" not in path.name)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -235,11 +238,79 @@ def test_existing_results_are_kept_unless_asked(folder: Path, tmp_path: Path, mo
     (output / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"1 result\(s\) exist already") as caught:
         denoise_files(folder, output, model=model)
-    assert caught.value.hint == "add --overwrite"
+    assert caught.value.hint == "add --overwrite, or choose another output"
     assert set(digests(output)) == {"a/film.pgm", "notes.txt"}
     assert denoise_files(folder, output, model=model, overwrite=True).written == len(FORMATS)
     assert read_image(output / "a" / "film.pgm").array.dtype == np.uint8
     assert (output / "notes.txt").read_text() == "mine"
+
+
+def entries(output: Path) -> dict[str, dict[str, Any]]:
+    assert not (output / ".manifest.jsonl").exists()
+    files: dict[str, dict[str, Any]] = json.loads((output / "manifest.json").read_text())["files"]
+    return files
+
+
+def test_the_manifest_says_what_became_of_each_file(folder: Path, tmp_path: Path, model: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
+    denoise_files(folder, tmp_path / "out", model=model)
+    files = entries(tmp_path / "out")
+    assert set(files) == {*FORMATS, "broken.png"}
+    assert files["broken.png"]["status"] == "failed"
+    assert "broken.png" in files["broken.png"]["error"]
+    before, after = digests(folder), digests(tmp_path / "out")
+    for name, (result, _) in FORMATS.items():
+        entry = files[name]
+        assert (entry["status"], entry["output"]) == ("done", result)
+        assert (entry["input_sha256"], entry["output_sha256"]) == (before[name], after[result])
+        assert entry["seconds"] >= 0
+        removed = read_image(folder / name).array - load_denoiser(model)(read_image(folder / name).array)
+        assert entry["removed"] == pytest.approx(np.sqrt(np.mean(removed**2.0)), rel=1e-3)
+
+
+def test_a_second_run_does_what_is_missing_changed_or_torn(folder: Path, tmp_path: Path, model: Path) -> None:
+    output = tmp_path / "out"
+    denoise_files(folder, output, model=model)
+    first = digests(output)
+    times = {path: path.stat().st_mtime_ns for path in output.rglob("*.*")}
+    again = denoise_files(folder, output, model=model)
+    assert (again.written, again.unchanged) == (0, len(FORMATS))
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.*")} == times
+    (output / "film.png").unlink()
+    (output / "film.tif").write_bytes((output / "film.tif").read_bytes()[:-9])
+    Image.fromarray(pixels(99)).save(folder / "a" / "film.pgm")
+    third = denoise_files(folder, output, model=model)
+    assert (third.written, third.unchanged) == (3, len(FORMATS) - 3)
+    assert {name for name, digest in digests(output).items() if digest != first[name]} == {"a/film.pgm"}
+    with pytest.raises(InputError, match="exist already, of other weights or settings"):
+        denoise_files(folder, output, model=model, strength=0.5)
+    assert denoise_files(folder, output, model=model, strength=0.5, overwrite=True).written == len(FORMATS)
+
+
+def test_an_interrupted_job_goes_on(folder: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, written = tmp_path / "out", []
+
+    def dies(path: Path, *rest: Any) -> Path:
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write_result(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(denoising, "write_result", dies)
+        with pytest.raises(KeyboardInterrupt):
+            denoise_files(folder, output, model=model)
+    # As if it had been killed, with the record of the last result torn.
+    content = json.loads((output / "manifest.json").read_text())
+    lines = [json.dumps({"job": content["job"], "files": {name: entry}}) for name, entry in content["files"].items()]
+    (output / ".manifest.jsonl").write_text("\n".join(lines)[:-20])
+    (output / "manifest.json").unlink()
+    summary = denoise_files(folder, output, model=model)
+    assert summary.written + summary.unchanged == len(FORMATS)
+    assert summary.unchanged in (3, 4)
+    denoise_files(folder, tmp_path / "whole", model=model)
+    assert digests(output) == digests(tmp_path / "whole")
+    assert set(entries(output)) == set(FORMATS)
 
 
 def test_broken_files_are_named_and_skipped(
