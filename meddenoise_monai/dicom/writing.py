@@ -228,7 +228,20 @@ def _reference(source: Dataset) -> Dataset:
 
 
 def _is_enhanced(dataset: Dataset) -> bool:
-    return "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset
+    """Whether what concerns a frame stands in functional groups; some files have lost theirs."""
+    groups = "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset
+    return groups or dataset.SOPClassUID.name.startswith("Enhanced ")
+
+
+def _evidence(source: Dataset) -> Dataset:
+    """An item of Source Image Evidence Sequence: the way from the study to the source."""
+    from pydicom.dataset import Dataset
+
+    study, series, instance = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = source.get("SeriesInstanceUID", ""), [instance]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = source.get("StudyInstanceUID", ""), [series]
+    return study
 
 
 def _groups(dataset: Dataset) -> Iterator[Dataset]:
@@ -250,7 +263,10 @@ def _mark_derived(result: Dataset, source: Dataset, derivation: Derivation) -> N
             for element in group:
                 if element.VR == "SQ" and element.value and "FrameType" in element.value[0]:
                     element.value[0].FrameType = ["DERIVED", *_values(element.value[0].FrameType)[1:]]
+        result.SourceImageEvidenceSequence = [_evidence(source)]
         frames = list(result.get("PerFrameFunctionalGroupsSequence") or ())
+        if not frames and not result.get("SharedFunctionalGroupsSequence"):
+            result.SharedFunctionalGroupsSequence = [Dataset()]
         shared = list(result.get("SharedFunctionalGroupsSequence") or ())
         in_frames = any("DerivationImageSequence" in group for group in frames) or not shared
         holders = [Dataset() for _ in (frames if in_frames else shared)]

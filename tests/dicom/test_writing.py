@@ -122,6 +122,9 @@ def test_frames_of_an_enhanced_object_have_their_own_slopes(tmp_path: Path) -> N
         assert (
             group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID == dataset.SOPInstanceUID
         )
+    evidence = result.SourceImageEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert evidence.SeriesInstanceUID == dataset.SeriesInstanceUID
+    assert evidence.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == dataset.SOPInstanceUID
     assert result.DeviceSerialNumber == "0123456789abcdef"
     assert "DerivationDescription" not in result
     assert dataset.PerFrameFunctionalGroupsSequence[0].CTImageFrameTypeSequence[0].FrameType[0] == "ORIGINAL"
