@@ -26,6 +26,7 @@ from .noise import PoissonGaussianStabiliser
 from .previews import write_preview
 from .results import output_path, write_result
 from .treatments import check_request, choose_treatment
+from .whole_files import TEMPORARY
 
 __all__ = ["DenoiseSummary", "denoise_files"]
 
@@ -173,6 +174,9 @@ def denoise_files(
     job = {"version": __version__, "weights": derivation.weights, **settings, "dicom": form}
     manifest = Manifest(output, job) if source.is_dir() else None
     to_do = _still_to_do(targets, source, manifest, overwrite)
+    if manifest is not None and manifest.cut_off:
+        for half in {half for target in targets.values() for half in target.parent.glob(f"{TEMPORARY}*")}:
+            half.unlink(missing_ok=True)
 
     def read(path: Path) -> ImageData:
         image = read_image(path)

@@ -38,16 +38,19 @@ class Manifest:
     identity
         All that a result depends on besides its source. Records of a job of another identity are forgotten.
 
-    Raises
-    ------
-    InputError
-        If the folder cannot be written to.
+    Attributes
+    ----------
+    files
+        What became of each, by name: ``status`` (``begun``, ``done`` or ``failed``), and facts.
+    cut_off
+        Whether the job before was killed: half files of it may lie about.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.identity = json.loads(json.dumps(identity))
         self.files: dict[str, dict[str, Any]] = {}
+        self.cut_off = (self.folder / _JOURNAL).is_file()
         self._journal: IO[str] | None = None
         self._lock = threading.Lock()  # writing threads share the journal
         for content in (self._read_manifest(), *self._read_journal()):

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from .errors import InputError
 
-__all__ = ["replace_whole"]
+__all__ = ["TEMPORARY", "replace_whole"]
+
+TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def replace_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         packed = path.name.lower().endswith(".nii.gz")  # writers go by the suffix, this one has two parts
         suffix = ".nii.gz" if packed else path.suffix
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=suffix)
         os.close(handle)
     except OSError as error:
         raise _cannot_write(path, error) from error
