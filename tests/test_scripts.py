@@ -312,7 +312,7 @@ def test_kinds_are_compared_with_the_best_tuned_baseline(
     weights = str(write_model(tmp_path / "model.pt"))
     kinds.main(str(tmp_path), weights, draws=2, sigmas=(25,), baselines=("median", "gaussian"))
     tables = [[line.split(" | ") for line in part.splitlines()[2:]] for part in capsys.readouterr().out.split("\n\n")]
-    assert len(tables[0]) == len(tables[1]) == 6
+    assert len(tables[0]) == len(tables[1]) == 6 + len(kinds.unseen_items())
     for row in tables[0]:
         best, ours, gain = float(row[3].split()[-1]), float(row[4]), float(row[5].split()[0])
         assert gain == pytest.approx(ours - best, abs=0.011)
