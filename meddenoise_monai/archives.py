@@ -23,7 +23,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from .errors import InputError, UsageError
-from .images import replace_whole
+from .whole_files import replace_whole
 
 __all__ = ["ARCHIVE_SUFFIXES", "archive_format", "download_archive", "unpack"]
 

@@ -5,6 +5,7 @@ A verb's signature declares its arguments and flags (see `command_line`); the jo
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import logging
@@ -30,17 +31,24 @@ def denoise(
     strength: float = 1.0,
     noise: str = "auto",
     gain: float | None = None,
+    transfer_syntax: str = "keep",
+    keep_private: bool = False,
     overwrite: bool = False,
     strict: bool = False,
+    json: bool = False,
 ) -> None:
     """Remove noise from an image file, or from all images of a folder.
 
     usage: meddenoise denoise INPUT OUTPUT [flags]
 
-    Reads DICOM, NIfTI, PNG, PGM, BMP, TIFF, JPEG, MetaImage, NRRD and NumPy files, in 2D and 3D. PNG, PGM, BMP, TIFF
-    and NIfTI come back in their own format and place; JPEG becomes PNG, and everything else a float32 TIFF beside the
-    old name (a.dcm.tif). DICOM results, too, are float32 TIFF in the rescaled units (HU for CT): derived DICOM objects
-    come in a later version. Files that cannot be used are named and skipped.
+    Reads DICOM, NIfTI, PNG, PGM, BMP, TIFF, JPEG, MetaImage, NRRD and NumPy files, in 2D and 3D. DICOM, NIfTI, PNG,
+    PGM, BMP and TIFF come back in their own format and place; JPEG becomes PNG, and everything else a float32 TIFF
+    beside the old name (a.npy.tif). DICOM results are derived objects: a new series of the same study, with new UIDs
+    that the same input, weights and settings give again. Files that cannot be used are named and skipped.
+
+    For a folder, OUTPUT/manifest.json says what became of each file: status, SHA-256 of input and result, seconds, and
+    the standard deviation of what was removed. The same command, run again, does what is missing; killed at any moment,
+    it leaves no half file.
 
     arguments:
       INPUT         a file or folder; never changed
@@ -55,8 +63,13 @@ def denoise(
       --noise KIND      auto, gaussian, poisson, rician or correlated, see below; auto by default
       --gain NUMBER     with --noise poisson, where it is known: the image's units per count; --sigma is then the
                         deviation of the read-out noise (0 by default)
-      --overwrite       replace results that exist already
+      --transfer_syntax NAME
+                        of DICOM results: keep (the default: as the source, uncompressed where that was lossy),
+                        explicit (uncompressed), rle or j2k (JPEG 2000 without loss)
+      --keep_private    keep private DICOM attributes, which may hold facts of the old pixels
+      --overwrite       make all results anew, also those of other weights or settings
       --strict          fail at the first file that cannot be used
+      --json            print one JSON object: {"written", "skipped": {file: reason}, "unchanged"}
 
     noise:
       gaussian          of one strength all over the image, or of slowly changing strength
@@ -76,9 +89,13 @@ def denoise(
 
     summary = denoise_files(
         input, output, model=model, device=device, sigma=sigma, strength=strength, noise=noise, gain=gain,
-        overwrite=overwrite, strict=strict,
+        overwrite=overwrite, strict=strict, transfer_syntax=transfer_syntax, keep_private=keep_private,
     )  # fmt: skip
-    say(f"{summary.written} image(s) denoised into {output}")
+    if json:
+        say(_as_json(dataclasses.asdict(summary)))
+    else:
+        before = f", {summary.unchanged} were done already" if summary.unchanged else ""
+        say(f"{summary.written} image(s) denoised into {output}{before}")
     fail_in_part(len(summary.skipped))
 
 

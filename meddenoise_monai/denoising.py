@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from . import __version__
+from .dicom import Derivation, check_derivable, check_transfer_syntax
 from .errors import InputError, UsageError
-from .images import IMAGE_SUFFIXES, ImageData, find_images, image_suffix, read_image
-from .inference import Denoiser, load_denoiser
+from .images import DICOM_SUFFIXES, IMAGE_SUFFIXES, ImageData, find_images, image_suffix, is_dicom, read_image
+from .inference import Denoiser, load_denoiser, weights_fingerprint
+from .manifest import Manifest
 from .noise import PoissonGaussianStabiliser
 from .results import output_path, write_result
 from .treatments import check_request, choose_treatment
@@ -27,12 +33,27 @@ _log = logging.getLogger(__name__)
 _SYMMETRIC = ("auto", "gaussian", "correlated")
 
 
+_AHEAD = 2  # images read before their turn, and results not yet written
+_AHEAD_BYTES = 2**28  # of files; larger ones are read when their turn comes
+
+
 @dataclasses.dataclass(frozen=True)
 class DenoiseSummary:
-    """What `denoise_files` did: files written, and the ones that failed, with the reason."""
+    """What `denoise_files` did.
+
+    Parameters
+    ----------
+    written
+        How many results.
+    skipped
+        The files that failed, with the reason.
+    unchanged
+        How many results were there already, whole, from the same job before.
+    """
 
     written: int
     skipped: dict[str, str]
+    unchanged: int = 0
 
 
 def _targets(source: Path, output: Path) -> dict[Path, Path]:
@@ -45,6 +66,8 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
         raise InputError(f"no such file or folder: {source}", "check the path")
     elif image_suffix(output) in IMAGE_SUFFIXES and not output.is_dir():
         made = image_suffix(output_path(source, None, output.parent))
+        if is_dicom(source) and not made:  # a DICOM file needs no suffix, and bears any of its own
+            made = image_suffix(output) if image_suffix(output) in DICOM_SUFFIXES else ".dcm"
         if image_suffix(output).replace(".tiff", ".tif") != made.replace(".tiff", ".tif"):
             raise UsageError(f"the result of {source.name} is {made}, not {output.name}", f"let OUTPUT end in {made}")
         targets = {source: output}
@@ -101,8 +124,12 @@ def denoise_files(
     gain: float | None = None,
     overwrite: bool = False,
     strict: bool = False,
+    transfer_syntax: str = "keep",
+    keep_private: bool = False,
 ) -> DenoiseSummary:
     """Denoise an image file, or all images below a folder into the same tree; formats as in `output_path`.
+
+    Of a folder a `Manifest` is kept beside the results: the same job, run again, does what is missing.
 
     Parameters
     ----------
@@ -115,6 +142,8 @@ def denoise_files(
         the Gaussian read-out noise (by default 0).
     overwrite, strict
         Replace results that exist already; raise at the first file that fails instead of skipping it with a warning.
+    transfer_syntax, keep_private
+        Of DICOM results, as in `dicom.derive`.
 
     Raises
     ------
@@ -125,24 +154,130 @@ def denoise_files(
     """
     source, output = Path(source), Path(output)
     targets = _targets(source, output)
-    if not overwrite and (existing := [target for target in targets.values() if target.exists()]):
-        raise InputError(f"{len(existing)} result(s) exist already, first {existing[0]}", "add --overwrite")
     options = _noise_options(noise, sigma, gain, strength)
+    check_transfer_syntax(transfer_syntax)
     denoise = load_denoiser(model, device)
+    settings = {"noise": noise, "sigma": sigma, "gain": gain, "strength": strength}
+    derivation = Derivation(
+        __version__,
+        weights_fingerprint(denoise.network),
+        ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None),
+    )
+    form = transfer_syntax, keep_private
+    job = {"version": __version__, "weights": derivation.weights, **settings, "dicom": form}
+    manifest = Manifest(output, job) if source.is_dir() else None
+    to_do = _still_to_do(targets, source, manifest, overwrite)
+
+    def read(path: Path) -> ImageData:
+        image = read_image(path)
+        if image.dicom is not None:
+            check_derivable(image.dicom.dataset)  # before the work, not after it
+        return image
+
+    def work(path: Path, image: ImageData) -> NDArray[Any]:
+        return _result(denoise, image, str(path), options, strength)
+
+    def write(path: Path, image: ImageData, values: NDArray[Any], seconds: float) -> None:
+        name, target = _name(path, source), targets[path]
+        if manifest is None:
+            write_result(target, values, image, derivation, *form)
+            return
+        found = float(np.sqrt(np.mean(np.square(values - image.array, dtype=np.float64))))
+        manifest.begin(name)
+        write_result(target, values, image, derivation, *form)
+        manifest.done(name, path, target, removed=found, seconds=round(seconds, 3))
+
     skipped: dict[str, str] = {}
-    for path, target in tqdm(targets.items(), "denoise", unit="image", disable=None):
-        try:
-            image = read_image(path)
-            write_result(target, _result(denoise, image, str(path), options, strength), image)
-        except InputError as error:
-            if (
-                strict
-                or len(targets) == 1
-                or (error.message.startswith("cannot write") and isinstance(error.__cause__, OSError))
-            ):
-                raise  # a full disk would refuse all other files, too, each after its computation
-            skipped[str(path)] = error.message
-            _log.warning("skipped: %s", error.message if str(path) in error.message else f"{path}: {error.message}")
+    try:
+        with tqdm(to_do, "denoise", unit="image", disable=None) as bar:
+            for path, problem in _pipeline(to_do, read, work, write):
+                bar.update()
+                if problem is None:
+                    continue
+                # A full disk would refuse all other files, too, each after its computation.
+                disk = problem.message.startswith("cannot write") and isinstance(problem.__cause__, OSError)
+                if strict or disk or len(targets) == 1:
+                    raise problem
+                message = problem.message
+                skipped[str(path)] = message
+                if manifest is not None:
+                    manifest.failed(_name(path, source), message)
+                _log.warning("skipped: %s", message if str(path) in message else f"{path}: {message}")
+    finally:
+        if manifest is not None:
+            manifest.close()
     if len(skipped) == len(targets):
         raise InputError(f"none of {len(targets)} file(s) could be denoised", next(iter(skipped.values())))
-    return DenoiseSummary(len(targets) - len(skipped), skipped)
+    return DenoiseSummary(len(to_do) - len(skipped), skipped, len(targets) - len(to_do))
+
+
+def _name(path: Path, source: Path) -> str:
+    return path.relative_to(source).as_posix()
+
+
+def _still_to_do(targets: Mapping[Path, Path], source: Path, manifest: Manifest | None, overwrite: bool) -> list[Path]:
+    """The sources whose results are not there; refuses to replace what this job has not made."""
+    to_do, foreign = [], []
+    for path, target in targets.items():
+        if target.exists() and not overwrite:
+            if manifest is None or not manifest.begun(_name(path, source)):
+                foreign.append(target)
+            elif manifest.is_done(_name(path, source), path):
+                continue
+        to_do.append(path)
+    if foreign:
+        raise InputError(
+            f"{len(foreign)} result(s) exist already, of other weights or settings or another job, first {foreign[0]}",
+            "add --overwrite, or choose another output",
+        )
+    return to_do
+
+
+def _pipeline(
+    paths: Sequence[Path],
+    read: Callable[[Path], ImageData],
+    work: Callable[[Path, ImageData], NDArray[Any]],
+    write: Callable[[Path, ImageData, NDArray[Any], float], None],
+) -> Iterator[tuple[Path, InputError | None]]:
+    """Each path and what went wrong with it, in order; threads read ahead and write behind the one that works."""
+    reading: deque[tuple[Path, Future[ImageData]]] = deque()
+    writing: deque[tuple[Path, Future[None]]] = deque()
+    waiting = deque(paths)
+    pool = ThreadPoolExecutor(2)
+
+    def read_ahead() -> None:
+        while waiting and (not reading or (len(reading) < _AHEAD and _size(waiting[0], reading) <= _AHEAD_BYTES)):
+            path = waiting.popleft()
+            reading.append((path, pool.submit(read, path)))
+
+    def settle(done: tuple[Path, Future[Any]]) -> tuple[Path, InputError | None]:
+        try:
+            done[1].result()
+        except InputError as error:
+            return done[0], error
+        return done[0], None
+
+    try:
+        read_ahead()
+        while reading:
+            path, future = reading.popleft()
+            try:
+                image = future.result()
+                read_ahead()
+                started = time.monotonic()
+                values = work(path, image)
+                writing.append((path, pool.submit(write, path, image, values, time.monotonic() - started)))
+            except InputError as error:
+                yield path, error
+                read_ahead()
+            while len(writing) > _AHEAD:
+                yield settle(writing.popleft())
+        while writing:
+            yield settle(writing.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _size(path: Path, reading: Iterable[tuple[Path, Any]]) -> int:
+    """Bytes of the file and of those being read."""
+    return sum(entry.stat().st_size for entry in (path, *(other for other, _ in reading)) if entry.is_file())

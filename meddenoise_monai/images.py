@@ -10,10 +10,7 @@ import gzip
 import io
 import os
 import re
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +18,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .dicom import DicomImage, read_dicom
 from .errors import InputError
+from .whole_files import replace_whole
 
-__all__ = ["IMAGE_SUFFIXES", "PICTURE_SUFFIXES", "ImageData", "IntensityScale", "find_images", "image_suffix",
-           "is_dicom", "read_image", "replace_whole", "write_image"]  # fmt: skip
+__all__ = ["DICOM_SUFFIXES", "IMAGE_SUFFIXES", "PICTURE_SUFFIXES", "ImageData", "IntensityScale", "find_images",
+           "image_suffix", "is_dicom", "read_image", "write_image"]  # fmt: skip
 
 _PICTURES = (".png", ".pgm", ".pnm", ".bmp", ".jpg", ".jpeg")
 _TIFF = (".tif", ".tiff")
 _NIFTI = (".nii", ".nii.gz", ".par")
 _ITK = (".mha", ".mhd", ".nrrd")
-_DICOM = (".dcm", ".dicom", ".ima")
+DICOM_SUFFIXES: tuple[str, ...] = (".dcm", ".dicom", ".ima")
 _NUMPY = (".npy", ".npz")
 PICTURE_SUFFIXES: tuple[str, ...] = (*_PICTURES, *_TIFF)
-IMAGE_SUFFIXES: tuple[str, ...] = (*_DICOM, *_NIFTI, *_ITK, *PICTURE_SUFFIXES, *_NUMPY)
+IMAGE_SUFFIXES: tuple[str, ...] = (*DICOM_SUFFIXES, *_NIFTI, *_ITK, *PICTURE_SUFFIXES, *_NUMPY)
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,14 @@ class ImageData:
         Takes `array` to [0, 1].
     path
         Where it was read from.
+    dicom
+        What a DICOM file held besides; None for other formats.
     """
 
     array: NDArray[Any]
     scale: IntensityScale
     path: Path
+    dicom: DicomImage | None = None
 
 
 def image_suffix(path: str | os.PathLike[str]) -> str:
@@ -142,7 +144,7 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     suffix = image_suffix(path)
     if suffix in IMAGE_SUFFIXES:
-        return suffix in _DICOM
+        return suffix in DICOM_SUFFIXES
     try:
         if not path.is_file():  # opening a pipe would wait for ever
             return False
@@ -308,37 +310,10 @@ def _read_numpy(path: Path) -> NDArray[Any]:
         return array
 
 
-_DICOM_REFUSED = {"SEG": "a segmentation", "RTDOSE": "a dose distribution"}
-
-
 def _read_dicom(path: Path) -> ImageData:
-    import pydicom
-    from pydicom.pixels.processing import apply_modality_lut
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom comments on every slightly irregular file
-        dataset = pydicom.dcmread(path)
-        modality = str(dataset.get("Modality", ""))
-        if modality in _DICOM_REFUSED:
-            raise InputError(f"the DICOM object is {_DICOM_REFUSED[modality]}", "leave it out: it is no noisy image")
-        photometric = str(dataset.get("PhotometricInterpretation", ""))
-        if ("PixelData" not in dataset and "FloatPixelData" not in dataset) or not photometric:
-            raise InputError("the DICOM object holds no image", "leave it out")
-        if not photometric.startswith("MONOCHROME") or int(dataset.get("SamplesPerPixel", 1) or 1) != 1:
-            raise InputError(f"the DICOM image is in colour ({photometric})", "leave it out: grey images only")
-        stored = dataset.pixel_array
-        values = np.asarray(apply_modality_lut(stored, dataset))
-    if values.dtype == np.float64 and np.array_equal(values, np.rint(values)) and np.abs(values).max() < 2**15:
-        values = values.astype(np.int16)
-    inverted = photometric == "MONOCHROME1"
-    padding = dataset.get("PixelPaddingValue")
-    if padding is not None:
-        last = dataset.get("PixelPaddingRangeLimit")
-        last = padding if last is None else last
-        padded = (stored >= min(padding, last)) & (stored <= max(padding, last))
-        if padded.any() and not padded.all():
-            values = np.where(padded, values[~padded].max() if inverted else values[~padded].min(), values)
-    return ImageData(values, IntensityScale.of(values, inverted), path)
+    image = read_dicom(path)
+    values = image.values()
+    return ImageData(values, IntensityScale.of(values, image.inverted), path, image)
 
 
 def _reader(path: Path) -> Callable[[Path], NDArray[Any]] | None:
@@ -384,39 +359,6 @@ def read_image(path: str | os.PathLike[str]) -> ImageData:
     except Exception as error:  # the decoders raise whatever their authors thought of
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read {path}: {reason[:300]}", "is the file whole?") from error
-
-
-@contextmanager
-def replace_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` with the same suffix; on success it takes its place, on failure nothing stays.
-
-    Raises
-    ------
-    InputError
-        If the file system refuses the write (full disk, no permission).
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=image_suffix(path))
-        os.close(handle)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {path}: {error.strerror or error}", "check free space and permissions")
 
 
 def write_image(path: str | os.PathLike[str], array: NDArray[Any], like: str | os.PathLike[str] | None = None) -> Path:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import __version__
+from .dicom import Derivation, derive, write_dicom
 from .errors import InputError
-from .images import PICTURE_SUFFIXES, ImageData, image_suffix, write_image
+from .images import PICTURE_SUFFIXES, ImageData, image_suffix, is_dicom, write_image
 
 __all__ = ["output_path", "write_result"]
 
@@ -18,21 +20,29 @@ __all__ = ["output_path", "write_result"]
 def output_path(source: str | os.PathLike[str], root: str | os.PathLike[str] | None, folder: Path) -> Path:
     """Where the result of `source` goes below `folder`: the tree below `root` is mirrored.
 
-    NIfTI stays NIfTI and 8/16-bit pictures keep their format; JPEG, which would add its own artefacts, becomes PNG;
-    everything else becomes a float TIFF, named with the whole old name so that ``a.dcm`` and ``a.mha`` stay apart.
+    DICOM, NIfTI and 8/16-bit pictures keep their format; JPEG, which would add its own artefacts, becomes PNG;
+    everything else becomes a float TIFF, named with the whole old name so that ``a.npy`` and ``a.mha`` stay apart.
     """
     source = Path(source)
     inside = source.relative_to(root) if root is not None and source.is_relative_to(root) else Path(source.name)
     suffix = image_suffix(source)
-    if suffix in (".nii", ".nii.gz", ".png", ".pgm", ".bmp", ".tif", ".tiff"):
+    if suffix in (".nii", ".nii.gz", ".png", ".pgm", ".bmp", ".tif", ".tiff") or is_dicom(source):
         return folder / inside
     if suffix in (".jpg", ".jpeg"):
         return folder / inside.with_name(inside.name + ".png")
     return folder / inside.with_name(inside.name + ".tif")
 
 
-def write_result(path: str | os.PathLike[str], values: NDArray[Any], source: ImageData) -> Path:
-    """Write what became of `source`, in its units: integer pictures in their own dtype, all else as float32.
+def write_result(
+    path: str | os.PathLike[str],
+    values: NDArray[Any],
+    source: ImageData,
+    derivation: Derivation | None = None,
+    transfer_syntax: str = "keep",
+    keep_private: bool = False,
+) -> Path:
+    """Write what became of `source`, in its units: DICOM as a derived object, integer pictures in their own dtype, all
+    else as float32.
 
     Parameters
     ----------
@@ -42,12 +52,22 @@ def write_result(path: str | os.PathLike[str], values: NDArray[Any], source: Ima
         Of the shape of ``source.array``; rounded and clipped where the dtype asks for it.
     source
         The image as it was read; a NIfTI result takes over its affine and header.
+    derivation, transfer_syntax, keep_private
+        For DICOM, as in `dicom.derive`.
 
     Raises
     ------
     InputError
-        If the values are not finite, or the file cannot be written.
+        If the values are not finite, the file cannot be written, or the DICOM object is none that can be derived from.
+    UsageError
+        If the transfer syntax is unknown.
     """
+    if source.dicom is not None:
+        if not np.isfinite(values).all():
+            raise InputError("the result holds NaN or infinite values", "are the weights whole?")
+        change = values.astype(np.float64) - source.array
+        made = derivation or Derivation(__version__, "", "settings unknown")
+        return write_dicom(path, derive(source.dicom, change, made, transfer_syntax, keep_private))
     dtype = source.array.dtype
     if image_suffix(source.path) in PICTURE_SUFFIXES and dtype.kind in "iu":
         if not np.isfinite(values).all():

@@ -21,8 +21,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from .errors import InputError, UsageError
 from .identity import image_digests
-from .images import replace_whole
 from .inference import load_weights
+from .whole_files import replace_whole
 
 __all__ = ["EpochSeed", "GradientClipping", "TrainingCheckpoint", "WeightAverage", "averaged_model", "load_pretrained"]
 

@@ -14,6 +14,8 @@ from monai.transforms.transform import MapTransform, Randomizable
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import __version__
+from .dicom import Derivation
 from .errors import InputError, UsageError
 from .images import IntensityScale, read_image
 from .results import output_path, write_result
@@ -231,6 +233,8 @@ class WriteImaged(MapTransform):
         Is made if need be; must not be, nor lie in, the folder of the input.
     root
         The input folder whose tree is mirrored; without one, results lie directly in `output_dir`.
+    weights
+        A digest of the network's weights, for the description of DICOM results and for their UIDs.
 
     Raises
     ------
@@ -238,8 +242,9 @@ class WriteImaged(MapTransform):
         If `output_dir` lies inside `root` or is it, or a result would replace its source.
     """
 
-    def __init__(self, keys: KeysCollection, output_dir: str, root: str | None = None) -> None:
+    def __init__(self, keys: KeysCollection, output_dir: str, root: str | None = None, weights: str = "") -> None:
         super().__init__(keys)
+        self.derivation = Derivation(__version__, weights, "the network alone")
         self.folder = Path(output_dir)
         self.root = root
         if root and self.folder.resolve().is_relative_to(Path(root).resolve()):
@@ -256,5 +261,5 @@ class WriteImaged(MapTransform):
             path = output_path(source, self.root, self.folder)
             if path.resolve() == Path(source).resolve():
                 raise UsageError(f"the result of {source} would replace it", "choose another output_dir")
-            item["written"] = str(write_result(path, values, original))
+            item["written"] = str(write_result(path, values, original, self.derivation))
         return item

@@ -93,7 +93,7 @@ def read_scores(path: Path) -> list[Any]:
 
 
 def write_rows(path: Path, scores: Sequence[Any]) -> None:
-    from meddenoise_monai.images import replace_whole
+    from meddenoise_monai.whole_files import replace_whole
 
     with replace_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(asdict(scores[0])))

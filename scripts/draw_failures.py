@@ -70,7 +70,7 @@ def draw(rows: list[tuple[Failure, NDArray[Any], NDArray[Any]]], path: Path) -> 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from meddenoise_monai.images import replace_whole
+    from meddenoise_monai.whole_files import replace_whole
 
     figure, axes = plt.subplots(len(rows), 4, figsize=(9.2, 2.3 * len(rows)), layout="constrained")
     names = ("clean", "noisy", "denoised", f"(denoised − clean) × {AMPLIFIED}")

@@ -149,7 +149,7 @@ def table(results: dict[tuple[int, str], list[dict[str, float]]], patients: Sequ
 def draw(lesion: Lesion, sigma: float, methods: dict[str, Callable[[Image, float], Image]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from meddenoise_monai.images import replace_whole
+    from meddenoise_monai.whole_files import replace_whole
 
     noisy = noisy_of(lesion, sigma)
     pictures = {"clean": lesion.clean, **{name: method(noisy, sigma) for name, method in methods.items()}}

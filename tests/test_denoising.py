@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import os
 from pathlib import Path
@@ -15,15 +16,16 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 from scipy import ndimage
 
-from meddenoise_monai import images
+from meddenoise_monai import denoising, images
 from meddenoise_monai.denoising import denoise_files
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.images import read_image
 from meddenoise_monai.inference import load_denoiser
 from meddenoise_monai.noise import PoissonGaussianStabiliser
+from meddenoise_monai.results import write_result
 from tests.samples import write_model
 
 
@@ -74,7 +76,7 @@ def folder(tmp_path: Path) -> Path:
     tifffile.imwrite(source / "float.tiff", pixels(7).astype(np.float32) / 7)
     nifti(source / "a" / "head.nii.gz", pixels(8, 300, (12, 13, 3)).astype(np.int16))
     np.save(source / "array.npy", pixels(9).astype(np.float64))
-    dicom(source / "a" / "slice.dcm", pixels(10, 2000))
+    dicom(source / "a" / "slice.dcm", pixels(10, 2000) + 9000)
     return source
 
 
@@ -88,12 +90,13 @@ FORMATS = {
     "float.tiff": ("float.tiff", np.float32),
     "a/head.nii.gz": ("a/head.nii.gz", np.float32),
     "array.npy": ("array.npy.tif", np.float32),
-    "a/slice.dcm": ("a/slice.dcm.tif", np.float32),
+    "a/slice.dcm": ("a/slice.dcm", np.int16),
 }
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """Of all files, but for the record of the job."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "manifest.json" not in path.name)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -114,7 +117,7 @@ def test_every_format_comes_back_in_place_with_what_the_denoiser_answers(
         assert written.dtype == dtype, name
         assert written.shape == original.shape
         if np.issubdtype(dtype, np.integer):
-            expected = np.clip(np.rint(expected), 0, np.iinfo(dtype).max)
+            expected = np.clip(np.rint(expected), np.iinfo(dtype).min, np.iinfo(dtype).max)
         np.testing.assert_array_equal(written, expected.astype(dtype), err_msg=name)
         assert not np.array_equal(written, original), name
 
@@ -122,7 +125,7 @@ def test_every_format_comes_back_in_place_with_what_the_denoiser_answers(
 def test_strength_zero_gives_every_pixel_back(folder: Path, tmp_path: Path, model: Path) -> None:
     dicom(folder / "film.dcm", pixels(11, 2000), "MONOCHROME1")
     denoise_files(folder, tmp_path / "out", model=model, strength=0.0)
-    for name, (result, _) in {**FORMATS, "film.dcm": ("film.dcm.tif", None)}.items():
+    for name, (result, _) in {**FORMATS, "film.dcm": ("film.dcm", None)}.items():
         original, written = read_image(folder / name), read_image(tmp_path / "out" / result)
         np.testing.assert_array_equal(written.array, original.array.astype(written.array.dtype), err_msg=name)
 
@@ -141,13 +144,13 @@ def test_nifti_keeps_its_geometry(folder: Path, tmp_path: Path, model: Path) -> 
 
 
 def test_monochrome1_is_denoised_like_its_mirror_image(tmp_path: Path, model: Path) -> None:
-    stored = pixels(3, 2000)
+    stored = pixels(3, 2000) + 9000
     first = dicom(tmp_path / "one.dcm", stored, "MONOCHROME1", intercept=0)
     second = dicom(tmp_path / "two.dcm", stored.min() + stored.max() - stored, "MONOCHROME2", intercept=0)
     for path in (first, second):
         denoise_files(path, tmp_path / "out", model=model)
-    one, two = (tifffile.imread(tmp_path / "out" / f"{name}.dcm.tif").astype(float) for name in ("one", "two"))
-    np.testing.assert_allclose(one, float(stored.min()) + float(stored.max()) - two, atol=1e-3)
+    one, two = (read_image(tmp_path / "out" / f"{name}.dcm").array.astype(float) for name in ("one", "two"))
+    np.testing.assert_allclose(one, float(stored.min()) + float(stored.max()) - two, atol=1)
     assert np.abs(one - stored).max() > 1
 
 
@@ -163,13 +166,33 @@ def test_one_file_into_a_folder_or_under_a_name(folder: Path, tmp_path: Path, mo
     assert (tmp_path / "folder.png" / "film.png").is_file()
 
 
-@pytest.mark.parametrize(("name", "output"), [("film.png", "clean.tif"), ("a/slice.dcm", "clean.dcm")])
+@pytest.mark.parametrize(("name", "output"), [("film.png", "clean.tif"), ("a/slice.dcm", "clean.tif")])
 def test_another_format_is_refused_with_the_right_suffix(
     folder: Path, tmp_path: Path, model: Path, name: str, output: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
         denoise_files(folder / name, tmp_path / output, model=model)
-    assert caught.value.hint == f"let OUTPUT end in {'.png' if name == 'film.png' else '.tif'}"
+    assert caught.value.hint == f"let OUTPUT end in {'.png' if name == 'film.png' else '.dcm'}"
+
+
+@pytest.mark.parametrize("name", ["clean.dcm", "clean.ima"])
+def test_dicom_without_a_suffix_may_get_one(folder: Path, tmp_path: Path, model: Path, name: str) -> None:
+    (folder / "a" / "slice.dcm").rename(folder / "IM0001")
+    denoise_files(folder / "IM0001", tmp_path / name, model=model)
+    denoise_files(folder / "IM0001", tmp_path / "out", model=model)
+    assert (tmp_path / name).read_bytes() == (tmp_path / "out" / "IM0001").read_bytes()
+
+
+def test_dicom_results_say_how_they_were_made(folder: Path, tmp_path: Path, model: Path) -> None:
+    for output, syntax in (("out", "keep"), ("again", "keep"), ("packed", "rle")):
+        denoise_files(folder, tmp_path / output, model=model, sigma=20, strength=0.5, transfer_syntax=syntax)
+    first, packed = (pydicom.dcmread(tmp_path / name / "a" / "slice.dcm") for name in ("out", "packed"))
+    assert first.DerivationDescription.endswith("noise auto, sigma 20, strength 0.5")
+    assert packed.file_meta.TransferSyntaxUID == RLELossless
+    np.testing.assert_array_equal(packed.pixel_array, first.pixel_array)
+    assert digests(tmp_path / "out") == digests(tmp_path / "again")
+    with pytest.raises(UsageError, match="unknown transfer syntax"):
+        denoise_files(folder, tmp_path / "new", model=model, transfer_syntax="jpeg")
 
 
 @pytest.mark.parametrize("inside", [".", "out", "a/001", "../in"])
@@ -215,11 +238,79 @@ def test_existing_results_are_kept_unless_asked(folder: Path, tmp_path: Path, mo
     (output / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"1 result\(s\) exist already") as caught:
         denoise_files(folder, output, model=model)
-    assert caught.value.hint == "add --overwrite"
+    assert caught.value.hint == "add --overwrite, or choose another output"
     assert set(digests(output)) == {"a/film.pgm", "notes.txt"}
     assert denoise_files(folder, output, model=model, overwrite=True).written == len(FORMATS)
     assert read_image(output / "a" / "film.pgm").array.dtype == np.uint8
     assert (output / "notes.txt").read_text() == "mine"
+
+
+def entries(output: Path) -> dict[str, dict[str, Any]]:
+    assert not (output / ".manifest.jsonl").exists()
+    files: dict[str, dict[str, Any]] = json.loads((output / "manifest.json").read_text())["files"]
+    return files
+
+
+def test_the_manifest_says_what_became_of_each_file(folder: Path, tmp_path: Path, model: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
+    denoise_files(folder, tmp_path / "out", model=model)
+    files = entries(tmp_path / "out")
+    assert set(files) == {*FORMATS, "broken.png"}
+    assert files["broken.png"]["status"] == "failed"
+    assert "broken.png" in files["broken.png"]["error"]
+    before, after = digests(folder), digests(tmp_path / "out")
+    for name, (result, _) in FORMATS.items():
+        entry = files[name]
+        assert (entry["status"], entry["output"]) == ("done", result)
+        assert (entry["input_sha256"], entry["output_sha256"]) == (before[name], after[result])
+        assert entry["seconds"] >= 0
+        removed = read_image(folder / name).array - load_denoiser(model)(read_image(folder / name).array)
+        assert entry["removed"] == pytest.approx(np.sqrt(np.mean(removed**2.0)), rel=1e-3)
+
+
+def test_a_second_run_does_what_is_missing_changed_or_torn(folder: Path, tmp_path: Path, model: Path) -> None:
+    output = tmp_path / "out"
+    denoise_files(folder, output, model=model)
+    first = digests(output)
+    times = {path: path.stat().st_mtime_ns for path in output.rglob("*.*")}
+    again = denoise_files(folder, output, model=model)
+    assert (again.written, again.unchanged) == (0, len(FORMATS))
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.*")} == times
+    (output / "film.png").unlink()
+    (output / "film.tif").write_bytes((output / "film.tif").read_bytes()[:-9])
+    Image.fromarray(pixels(99)).save(folder / "a" / "film.pgm")
+    third = denoise_files(folder, output, model=model)
+    assert (third.written, third.unchanged) == (3, len(FORMATS) - 3)
+    assert {name for name, digest in digests(output).items() if digest != first[name]} == {"a/film.pgm"}
+    with pytest.raises(InputError, match="exist already, of other weights or settings"):
+        denoise_files(folder, output, model=model, strength=0.5)
+    assert denoise_files(folder, output, model=model, strength=0.5, overwrite=True).written == len(FORMATS)
+
+
+def test_an_interrupted_job_goes_on(folder: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, written = tmp_path / "out", []
+
+    def dies(path: Path, *rest: Any) -> Path:
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write_result(path, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(denoising, "write_result", dies)
+        with pytest.raises(KeyboardInterrupt):
+            denoise_files(folder, output, model=model)
+    # As if it had been killed, with the record of the last result torn.
+    content = json.loads((output / "manifest.json").read_text())
+    lines = [json.dumps({"job": content["job"], "files": {name: entry}}) for name, entry in content["files"].items()]
+    (output / ".manifest.jsonl").write_text("\n".join(lines)[:-20])
+    (output / "manifest.json").unlink()
+    summary = denoise_files(folder, output, model=model)
+    assert summary.written + summary.unchanged == len(FORMATS)
+    assert summary.unchanged in (3, 4)
+    denoise_files(folder, tmp_path / "whole", model=model)
+    assert digests(output) == digests(tmp_path / "whole")
+    assert set(entries(output)) == set(FORMATS)
 
 
 def test_broken_files_are_named_and_skipped(

@@ -31,7 +31,7 @@ GREY = (np.arange(600).reshape(20, 30) % 256).astype(np.uint8)
         ("in/x.jpeg", "out/x.jpeg.png"),
         ("in/X.JPG", "out/X.JPG.png"),
         ("in/x.pnm", "out/x.pnm.tif"),
-        ("in/a/x.dcm", "out/a/x.dcm.tif"),
+        ("in/a/x.dcm", "out/a/x.dcm"),
         ("in/x.mha", "out/x.mha.tif"),
         ("in/a/IM0001", "out/a/IM0001.tif"),
         ("in/1.2.840.1", "out/1.2.840.1.tif"),
@@ -43,7 +43,7 @@ def test_output_path(source: str, expected: str) -> None:
 
 
 def test_output_path_without_a_root_is_flat() -> None:
-    assert output_path("a/b/x.dcm", None, Path("out")) == Path("out/x.dcm.tif")
+    assert output_path("a/b/x.dcm", None, Path("out")) == Path("out/x.dcm")
 
 
 def test_different_files_have_different_results_in_a_format_that_can_be_written() -> None:
@@ -60,6 +60,9 @@ def test_different_files_have_different_results_in_a_format_that_can_be_written(
         ".bmp",
         ".tif",
         ".tiff",
+        ".dcm",
+        ".dicom",
+        ".ima",
     }
 
 
@@ -108,13 +111,15 @@ def test_pictures_of_integers_keep_their_type(tmp_path: Path, name: str, dtype: 
 
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "examples_overlay.dcm"])  # signed and unsigned
-def test_dicom_becomes_float_tiff(tmp_path: Path, name: str) -> None:
+def test_dicom_becomes_dicom(tmp_path: Path, name: str) -> None:
     image = read_image(Path(get_testdata_file(name)))
-    assert image.array.dtype.kind in "iuf"
-    written = write_result(tmp_path / "a.dcm.tif", image.array + 0.25, image)
+    written = write_result(tmp_path / "a.dcm", image.array + 1.25, image)
     result = read_image(written).array
-    assert result.dtype == np.float32
-    np.testing.assert_array_equal(result, (image.array + 0.25).astype(np.float32))
+    assert result.dtype == image.array.dtype
+    highest = 2**15 - 1 if name == "CT_small.dcm" else 2**12 - 1
+    np.testing.assert_array_equal(result, np.minimum(image.array.astype(int) + 1, highest))
+    with pytest.raises(InputError, match="NaN"):
+        write_result(tmp_path / "b.dcm", image.array * np.nan, image)
 
 
 def test_nifti_takes_over_its_affine_and_becomes_float(tmp_path: Path) -> None:

@@ -287,21 +287,21 @@ def test_what_was_read_is_written(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
-def test_dicom_becomes_float_tiff_in_its_own_units(tmp_path: Path, photometric: str) -> None:
+def test_dicom_becomes_a_derived_object(tmp_path: Path, photometric: str) -> None:
     dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
     dataset.PhotometricInterpretation = photometric
     dataset.save_as(tmp_path / "a.dcm")
-    item = WriteImaged("pred", str(tmp_path / "out"))(item_of(tmp_path / "a.dcm"))
-    result = read_image(item["written"]).array
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result, read_image(tmp_path / "a.dcm").array, atol=1e-3)
+    item = WriteImaged("pred", str(tmp_path / "out"), weights="0123")(item_of(tmp_path / "a.dcm"))
+    written = pydicom.dcmread(item["written"])
+    np.testing.assert_array_equal(written.pixel_array, dataset.pixel_array)
+    assert list(written.ImageType[:2]) == ["DERIVED", "SECONDARY"]
+    assert "weights 0123" in written.DerivationDescription
 
 
-def test_unsigned_dicom_becomes_float_tiff_too(tmp_path: Path) -> None:
+def test_a_quarter_grey_level_is_rounded_away(tmp_path: Path) -> None:
     path = Path(get_testdata_file("examples_overlay.dcm"))
-    assert read_image(path).array.dtype == np.uint16
-    item = WriteImaged("pred", str(tmp_path))(item_of(path, lambda image: image + 0.25 / 1123))
-    np.testing.assert_allclose(read_image(item["written"]).array, read_image(path).array + 0.25, atol=1e-3)
+    item = WriteImaged("pred", str(tmp_path / "out"))(item_of(path, lambda image: image + 0.25 / 1123))
+    np.testing.assert_array_equal(read_image(item["written"]).array, read_image(path).array)
 
 
 def test_nifti_keeps_its_header_and_shape(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InputError, UsageError, nearest
-from ..images import replace_whole
 from ..metrics import psnr, ssim
 from ..noise.estimation import estimate_sigma
+from ..whole_files import replace_whole
 from .classical import Baseline, ClassicalBaseline, checked_image, checked_sigma, make_baseline
 from .filters import REVISION, Image
 from .grids import Family, Parameter, available_baselines, family_of

@@ -41,12 +41,24 @@ def test_denoise_one_file_with_all_flags(
 
 def test_denoise_overwrites_only_when_asked(source: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "denoise", "in", "out", "--model", model)[0] == 0
-    error, hint = failure(capsys, 1, "denoise", "in", "out", "--model", model)
+    other = ["denoise", "in", "out", "--model", model, "--strength", "0.5"]
+    error, hint = failure(capsys, 1, *other)
     assert "exist already" in error
     assert "--overwrite" in hint
     # A switch must not swallow the path behind it.
-    assert run(capsys, "denoise", "--overwrite", "in", "out", "--model", model)[0] == 0
-    failure(capsys, 1, "denoise", "in", "out", "--model", model, "--no-overwrite")
+    assert run(capsys, "denoise", "--overwrite", *other[1:])[0] == 0
+    failure(capsys, 1, *other[:-1], "0.6", "--no-overwrite")
+
+
+def test_denoise_goes_on_and_tells_programs_so(source: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (source / "broken.png").write_bytes(b"no image")
+    assert run(capsys, "denoise", "in", "out", "--model", model)[0] == 3
+    (source / "broken.png").unlink()
+    (source / "one.png").rename(source / "other.png")
+    again = "2 were done already\n"
+    assert run(capsys, "denoise", "in", "out", "--model", model)[1] == f"1 image(s) denoised into out, {again}"
+    code, out, _ = run(capsys, "denoise", "in", "out", "--model", model, "--json")
+    assert (code, json.loads(out)) == (0, {"written": 0, "skipped": {}, "unchanged": 3})
 
 
 def test_denoise_with_broken_files_exits_with_3_and_names_them(

@@ -185,7 +185,7 @@ def test_inference_writes_each_format_back(data: Path, tmp_path: Path) -> None:
     assert "2 images (1 files skipped)" in shown
     assert "broken.png" in err
     assert "error: 1 file(s) failed; the rest are written\nhint: " in err
-    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["deep/ct.dcm.tif", "volume.nii.gz"]
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["deep/ct.dcm", "volume.nii.gz"]
     result = nibabel.load(out / "volume.nii.gz")
     np.testing.assert_allclose(result.get_fdata(), volume, atol=1e-4)
     np.testing.assert_array_equal(result.affine, np.diag([2.0, 2.0, 3.0, 1.0]))

@@ -1,0 +1,16 @@
+"""DICOM files: read as images, written as derived objects."""
+
+from .reading import DicomImage, read_dicom, refusal
+from .writing import TRANSFER_SYNTAXES, Derivation, check_derivable, check_transfer_syntax, derive, write_dicom
+
+__all__ = [
+    "TRANSFER_SYNTAXES",
+    "Derivation",
+    "DicomImage",
+    "check_derivable",
+    "check_transfer_syntax",
+    "derive",
+    "read_dicom",
+    "refusal",
+    "write_dicom",
+]

@@ -1,0 +1,143 @@
+"""The record of a job over many files: what became of each, so that it can be checked and gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import InputError
+from .whole_files import replace_whole
+
+__all__ = ["MANIFEST", "Manifest", "file_digest"]
+
+MANIFEST = "manifest.json"
+_JOURNAL = ".manifest.jsonl"
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Manifest:
+    """`manifest.json` in an output folder, with a journal beside it while the job runs.
+
+    A line of the journal is written before a result is, and another one after it: however a job ends, the next one
+    knows which results are whole, and which one it may replace. `close` turns the journal into the manifest.
+
+    Parameters
+    ----------
+    folder
+        Where the results go; made if need be.
+    identity
+        All that a result depends on besides its source. Records of a job of another identity are forgotten.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.identity = json.loads(json.dumps(identity))
+        self.files: dict[str, dict[str, Any]] = {}
+        self._journal: IO[str] | None = None
+        self._lock = threading.Lock()  # writing threads share the journal
+        for content in (self._read_manifest(), *self._read_journal()):
+            if content.get("job") == self.identity:
+                self.files.update(content["files"])
+
+    def _read_manifest(self) -> dict[str, Any]:
+        try:
+            content = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) and isinstance(content.get("files"), dict) else {}
+
+    def _read_journal(self) -> list[dict[str, Any]]:
+        try:
+            lines = (self.folder / _JOURNAL).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            return []
+        found: list[dict[str, Any]] = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # torn by a kill
+                continue
+        return [content for content in found if isinstance(content, dict) and isinstance(content.get("files"), dict)]
+
+    def begun(self, name: str) -> bool:
+        """Whether this job, or one of the same identity before, has begun or done `name`: it may be replaced."""
+        return name in self.files
+
+    def is_done(self, name: str, source: Path) -> bool:
+        """Whether the result of `source` is there, whole, and of this very source."""
+        entry = self.files.get(name)
+        if entry is None or entry.get("status") != "done":
+            return False
+        result = self.folder / entry["output"]
+        if not result.is_file():
+            return False
+        return (file_digest(source), file_digest(result)) == (entry["input_sha256"], entry["output_sha256"])
+
+    def begin(self, name: str) -> None:
+        """To be called before the result of `name` is written."""
+        self._append(name, {"status": "begun"})
+
+    def done(self, name: str, source: Path, result: Path, **facts: Any) -> None:
+        """To be called when it is written.
+
+        Parameters
+        ----------
+        facts
+            Whatever else is to stand in the record.
+        """
+        digests = {"input_sha256": file_digest(source), "output_sha256": file_digest(result)}
+        self._append(name, {"status": "done", "output": result.relative_to(self.folder).as_posix(), **digests, **facts})
+
+    def failed(self, name: str, error: str) -> None:
+        """To be called if there is none."""
+        self._append(name, {"status": "failed", "error": error})
+
+    def _append(self, name: str, entry: dict[str, Any]) -> None:
+        line = json.dumps({"job": self.identity, "files": {name: entry}})
+        with self._lock:
+            self.files[name] = entry
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        try:
+            if self._journal is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._journal = (self.folder / _JOURNAL).open("a", encoding="utf-8")
+                self._journal.write("\n")  # the last line may have been torn
+            self._journal.write(line + "\n")
+            self._journal.flush()
+        except OSError as error:
+            raise InputError(f"cannot write {self.folder / _JOURNAL}: {error.strerror or error}",
+                             "check free space and permissions") from error  # fmt: skip
+
+    def close(self) -> None:
+        """Write `manifest.json` and remove the journal.
+
+        Raises
+        ------
+        InputError
+            If the file system refuses; the journal stays then.
+        """
+        if self._journal is None:
+            return
+        self._journal.close()
+        self._journal = None
+        with replace_whole(self.folder / MANIFEST) as temporary:
+            content = {"job": self.identity, "files": dict(sorted(self.files.items()))}
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        (self.folder / _JOURNAL).unlink(missing_ok=True)

@@ -1,0 +1,48 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+__all__ = ["replace_whole"]
+
+
+@contextmanager
+def replace_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` with the same suffix; on success it takes its place, on failure nothing stays.
+
+    Raises
+    ------
+    InputError
+        If the file system refuses the write (full disk, no permission).
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packed = path.name.lower().endswith(".nii.gz")  # writers go by the suffix, this one has two parts
+        suffix = ".nii.gz" if packed else path.suffix
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=suffix)
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes files private
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {path}: {error.strerror or error}", "check free space and permissions")
