@@ -33,6 +33,7 @@ def denoise(
     gain: float | None = None,
     transfer_syntax: str = "keep",
     keep_private: bool = False,
+    preview: str | None = None,
     overwrite: bool = False,
     strict: bool = False,
     json: bool = False,
@@ -67,6 +68,7 @@ def denoise(
                         of DICOM results: keep (the default: as the source, uncompressed where that was lossy),
                         explicit (uncompressed), rle or j2k (JPEG 2000 without loss)
       --keep_private    keep private DICOM attributes, which may hold facts of the old pixels
+      --preview DIR     write a picture of each image there: before, after, and what was removed
       --overwrite       make all results anew, also those of other weights or settings
       --strict          fail at the first file that cannot be used
       --json            print one JSON object: {"written", "skipped": {file: reason}, "unchanged"}
@@ -90,6 +92,7 @@ def denoise(
     summary = denoise_files(
         input, output, model=model, device=device, sigma=sigma, strength=strength, noise=noise, gain=gain,
         overwrite=overwrite, strict=strict, transfer_syntax=transfer_syntax, keep_private=keep_private,
+        preview=preview,
     )  # fmt: skip
     if json:
         say(_as_json(dataclasses.asdict(summary)))

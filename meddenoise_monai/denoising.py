@@ -23,6 +23,7 @@ from .images import DICOM_SUFFIXES, IMAGE_SUFFIXES, ImageData, find_images, imag
 from .inference import Denoiser, load_denoiser, weights_fingerprint
 from .manifest import Manifest
 from .noise import PoissonGaussianStabiliser
+from .previews import write_preview
 from .results import output_path, write_result
 from .treatments import check_request, choose_treatment
 
@@ -126,6 +127,7 @@ def denoise_files(
     strict: bool = False,
     transfer_syntax: str = "keep",
     keep_private: bool = False,
+    preview: str | os.PathLike[str] | None = None,
 ) -> DenoiseSummary:
     """Denoise an image file, or all images below a folder into the same tree; formats as in `output_path`.
 
@@ -144,6 +146,9 @@ def denoise_files(
         Replace results that exist already; raise at the first file that fails instead of skipping it with a warning.
     transfer_syntax, keep_private
         Of DICOM results, as in `dicom.derive`.
+    preview
+        A folder outside of the source for pictures of before, after and what was removed, one for each file, under its
+        whole name and ``.png``.
 
     Raises
     ------
@@ -154,6 +159,7 @@ def denoise_files(
     """
     source, output = Path(source), Path(output)
     targets = _targets(source, output)
+    pictures = _preview_folder(preview, source)
     options = _noise_options(noise, sigma, gain, strength)
     check_transfer_syntax(transfer_syntax)
     denoise = load_denoiser(model, device)
@@ -179,6 +185,8 @@ def denoise_files(
 
     def write(path: Path, image: ImageData, values: NDArray[Any], seconds: float) -> None:
         name, target = _name(path, source), targets[path]
+        if pictures is not None:
+            write_preview(pictures / f"{name}.png", image, values)
         if manifest is None:
             write_result(target, values, image, derivation, *form)
             return
@@ -212,7 +220,15 @@ def denoise_files(
 
 
 def _name(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix()
+    return path.relative_to(source).as_posix() if path != source else path.name
+
+
+def _preview_folder(preview: str | os.PathLike[str] | None, source: Path) -> Path | None:
+    if preview is None:
+        return None
+    if Path(os.path.realpath(preview)).is_relative_to(os.path.realpath(source)):
+        raise UsageError(f"the preview folder {preview} is or lies inside the input {source}", "choose one outside")
+    return Path(preview)
 
 
 def _still_to_do(targets: Mapping[Path, Path], source: Path, manifest: Manifest | None, overwrite: bool) -> list[Path]:

@@ -287,6 +287,16 @@ def test_a_second_run_does_what_is_missing_changed_or_torn(folder: Path, tmp_pat
     assert denoise_files(folder, output, model=model, strength=0.5, overwrite=True).written == len(FORMATS)
 
 
+def test_previews_lie_in_a_tree_of_their_own(folder: Path, tmp_path: Path, model: Path) -> None:
+    denoise_files(folder, tmp_path / "out", model=model, preview=tmp_path / "seen")
+    assert set(digests(tmp_path / "seen")) == {f"{name}.png" for name in FORMATS}
+    assert len(digests(tmp_path / "out")) == len(FORMATS)
+    denoise_files(folder / "film.png", tmp_path / "one.png", model=model, preview=tmp_path / "one")
+    assert digests(tmp_path / "one") == {"film.png.png": digests(tmp_path / "seen")["film.png.png"]}
+    with pytest.raises(UsageError, match="lies inside the input"):
+        denoise_files(folder, tmp_path / "new", model=model, preview=folder / "seen")
+
+
 def test_an_interrupted_job_goes_on(folder: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, written = tmp_path / "out", []
 
