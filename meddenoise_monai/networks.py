@@ -203,7 +203,7 @@ class ResidualDenoisingAutoencoder(nn.Module):
         spatial_dims: int = 2,
         in_channels: int = 1,
         out_channels: int = 1,
-        widths: Sequence[int] = (32, 64, 128),
+        widths: Sequence[int] = (48, 64, 128),
         blocks: int = 2,
         stride: int = 2,
     ) -> None:

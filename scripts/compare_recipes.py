@@ -38,13 +38,14 @@ def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]
 # The overrides of each variant; "reference" is release.json as it stands.
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
-    "full resolution, 16 to 128": network((16, 32, 64, 128), 2, 1),
-    "full resolution, 1 block": network((16, 32, 64, 128), 1, 1),
-    "wider: 48, 96, 160": network((48, 96, 160), 2, 2),
-    "narrower: 24, 48, 96": network((24, 48, 96), 2, 2),
-    "4 levels, 1 block": network((32, 64, 128, 192), 1, 2),
-    "3 blocks, 32, 64, 96": network((32, 64, 96), 3, 2),
-    "stride 3: 48, 96, 128": network((48, 96, 128), 2, 3),
+    "narrower: 32, 64, 128": network((32, 64, 128), 2, 2),
+    "wider: 64, 64, 128": network((64, 64, 128), 2, 2),
+    "wider below: 48, 96, 160": network((48, 96, 160), 2, 2),
+    "full resolution: 16, 32, 64, 128": network((16, 32, 64, 128), 2, 1),
+    "1 block": network((48, 64, 128), 1, 2),
+    "3 blocks": network((48, 64, 128), 3, 2),
+    "4 levels, 1 block": network((48, 64, 128, 192), 1, 2),
+    "stride 3: 64, 96, 128": network((64, 96, 128), 2, 3),
     # Their gradients are some hundred times smaller than the logarithm's, and are cut accordingly.
     "L1": {"loss": {"_target_": "torch.nn.L1Loss"}, "gradient_norm": 0.1},
     "L2": {"loss": {"_target_": "torch.nn.MSELoss"}, "gradient_norm": 0.01},

@@ -135,7 +135,7 @@ def test_cores_cover_an_axis_once(length: int, tile: int, halo: int) -> None:
 
 def test_tiles_equal_the_whole_image_with_the_default_network_and_settings() -> None:
     image = torch.rand(1, 1, 40, 700)
-    network = trained(widths=(32, 64, 128), blocks=2, stride=2)
+    network = trained(widths=(48, 64, 128), blocks=2, stride=2)
     assert len(TiledInferer().spans(1216)) == 2
     with torch.inference_mode():
         result = TiledInferer(precision="fp32")(image, network)
