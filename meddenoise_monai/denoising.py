@@ -36,7 +36,7 @@ _SYMMETRIC = ("auto", "gaussian", "correlated")
 
 
 _AHEAD = 2  # images read before their turn, and results not yet written
-_AHEAD_BYTES = 2**28  # of files; larger ones are read when their turn comes
+_AHEAD_BYTES = 2**28  # of files; larger ones are read when their turn comes, and written before the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,10 +194,9 @@ def denoise_files(
         if manifest is None:
             write_result(target, values, image, derivation, *form)
             return
-        found = float(np.sqrt(np.mean(np.square(values - image.array, dtype=np.float64))))
         manifest.begin(name)
         write_result(target, values, image, derivation, *form)
-        manifest.done(name, path, target, removed=found, seconds=round(seconds, 3))
+        manifest.done(name, path, target, removed=_removed(image.array, values), seconds=round(seconds, 3))
 
     skipped: dict[str, str] = {}
     try:
@@ -221,6 +220,13 @@ def denoise_files(
     if len(skipped) == len(targets):
         raise InputError(f"none of {len(targets)} file(s) could be denoised", next(iter(skipped.values())))
     return DenoiseSummary(len(to_do) - len(skipped), skipped, len(targets) - len(to_do))
+
+
+def _removed(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Root mean square of the difference, line by line: of a large image there is no room for another copy."""
+    lines = zip(before, after, strict=True)
+    power = sum(float(np.sum(np.subtract(a, b, dtype=np.float64) ** 2)) for a, b in lines)
+    return float(np.sqrt(power / before.size))
 
 
 def _name(path: Path, source: Path) -> str:
@@ -290,7 +296,7 @@ def _pipeline(
             except InputError as error:
                 yield path, error
                 read_ahead()
-            while len(writing) > _AHEAD:
+            while len(writing) > (_AHEAD if _size(path, reading) <= _AHEAD_BYTES else 0):
                 yield settle(writing.popleft())
         while writing:
             yield settle(writing.popleft())

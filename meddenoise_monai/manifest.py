@@ -79,17 +79,15 @@ class Manifest:
 
     def begun(self, name: str) -> bool:
         """Whether this job, or one of the same identity before, has begun or done `name`: it may be replaced."""
-        return name in self.files
+        return self.files.get(name, {}).get("status") in ("begun", "done")
 
     def is_done(self, name: str, source: Path) -> bool:
         """Whether the result of `source` is there, whole, and of this very source."""
-        entry = self.files.get(name)
-        if entry is None or entry.get("status") != "done":
+        entry = self.files.get(name, {})
+        result = self.folder / str(entry.get("output", ""))
+        if entry.get("status") != "done" or not result.is_file():
             return False
-        result = self.folder / entry["output"]
-        if not result.is_file():
-            return False
-        return (file_digest(source), file_digest(result)) == (entry["input_sha256"], entry["output_sha256"])
+        return (file_digest(source), file_digest(result)) == (entry.get("input_sha256"), entry.get("output_sha256"))
 
     def begin(self, name: str) -> None:
         """To be called before the result of `name` is written."""
@@ -136,9 +134,10 @@ class Manifest:
         InputError
             If the file system refuses; the journal stays then.
         """
-        if self._journal is None:
+        if self._journal is None and not self.cut_off:
             return
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
         self._journal = None
         with replace_whole(self.folder / MANIFEST) as temporary:
             content = {"job": self.identity, "files": dict(sorted(self.files.items()))}

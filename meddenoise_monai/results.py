@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .dicom import Derivation, derive, write_dicom
-from .errors import InputError
+from .errors import InputError, MeddenoiseError
 from .images import PICTURE_SUFFIXES, ImageData, image_suffix, is_dicom, write_image
 
 __all__ = ["output_path", "write_result"]
@@ -67,7 +67,13 @@ def write_result(
             raise InputError("the result holds NaN or infinite values", "are the weights whole?")
         change = values.astype(np.float64) - source.array
         made = derivation or Derivation(__version__, "", "settings unknown")
-        return write_dicom(path, derive(source.dicom, change, made, transfer_syntax, keep_private))
+        try:
+            derived = derive(source.dicom, change, made, transfer_syntax, keep_private)
+        except MeddenoiseError:
+            raise
+        except Exception as error:  # a header that is broken in ways of its own; the other files go on
+            raise InputError(f"cannot derive from {source.path}: {error}", "is the header whole?") from error
+        return write_dicom(path, derived)
     dtype = source.array.dtype
     if image_suffix(source.path) in PICTURE_SUFFIXES and dtype.kind in "iu":
         if not np.isfinite(values).all():

@@ -321,6 +321,31 @@ def test_an_interrupted_job_goes_on(folder: Path, tmp_path: Path, model: Path, m
     denoise_files(folder, tmp_path / "whole", model=model)
     assert digests(output) == digests(tmp_path / "whole")
     assert set(entries(output)) == set(FORMATS)
+    (output / "manifest.json").rename(output / ".manifest.jsonl")  # killed after the last file, before the manifest
+    lines = json.loads((output / ".manifest.jsonl").read_text())
+    (output / ".manifest.jsonl").write_text(json.dumps(lines))
+    assert denoise_files(folder, output, model=model).unchanged == len(FORMATS)
+    assert set(entries(output)) == set(FORMATS)
+
+
+def test_what_lies_where_a_result_failed_is_not_replaced(folder: Path, tmp_path: Path, model: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no image")
+    denoise_files(folder, tmp_path / "out", model=model)
+    (tmp_path / "out" / "broken.png").write_text("mine")
+    with pytest.raises(InputError, match=r"exist already.*broken\.png"):
+        denoise_files(folder, tmp_path / "out", model=model)
+    assert (tmp_path / "out" / "broken.png").read_text() == "mine"
+
+
+def test_a_header_broken_in_its_own_way_stops_only_its_file(folder: Path, tmp_path: Path, model: Path) -> None:
+    dataset = pydicom.dcmread(folder / "a" / "slice.dcm")
+    dataset.add_new("SeriesNumber", "IS", "3")
+    dataset.ContributingEquipmentSequence = []
+    del dataset.SOPClassUID
+    dataset.save_as(folder / "a" / "odd.dcm")
+    summary = denoise_files(folder, tmp_path / "out", model=model)
+    assert [Path(name).name for name in summary.skipped] == ["odd.dcm"]
+    assert summary.written == len(FORMATS)
 
 
 def test_broken_files_are_named_and_skipped(

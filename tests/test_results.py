@@ -122,6 +122,15 @@ def test_dicom_becomes_dicom(tmp_path: Path, name: str) -> None:
         write_result(tmp_path / "b.dcm", image.array * np.nan, image)
 
 
+def test_a_header_that_cannot_be_derived_from_is_named(tmp_path: Path) -> None:
+    image = read_image(Path(get_testdata_file("CT_small.dcm")))
+    assert image.dicom is not None
+    del image.dicom.dataset.BitsStored
+    with pytest.raises(InputError, match=r"cannot derive from .*CT_small\.dcm.*BitsStored"):
+        write_result(tmp_path / "a.dcm", image.array + 1, image)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nifti_takes_over_its_affine_and_becomes_float(tmp_path: Path) -> None:
     affine = np.diag([2.0, 3, 4, 1])
     volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
