@@ -42,10 +42,10 @@ def denoise(
 
     usage: meddenoise denoise INPUT OUTPUT [flags]
 
-    Reads DICOM, NIfTI, PNG, PGM, BMP, TIFF, JPEG, MetaImage, NRRD and NumPy files, in 2D and 3D. DICOM, NIfTI, PNG,
-    PGM, BMP and TIFF come back in their own format and place; JPEG becomes PNG, and everything else a float32 TIFF
-    beside the old name (a.npy.tif). DICOM results are derived objects: a new series of the same study, with new UIDs
-    that the same input, weights and settings give again. Files that cannot be used are named and skipped.
+    Reads DICOM, NIfTI, PNG, PGM, BMP, TIFF, JPEG, MetaImage, NRRD and NumPy files, in 2D and 3D. Each comes back in its
+    own format and place, with its type of pixels and its metadata; but JPEG becomes PNG, and PAR/REC becomes NIfTI.
+    DICOM results are derived objects: a new series of the same study, with new UIDs that the same input, weights and
+    settings give again. Files that cannot be used are named and skipped.
 
     For a folder, OUTPUT/manifest.json says what became of each file: status, SHA-256 of input and result, seconds, and
     the standard deviation of what was removed. The same command, run again, does what is missing; killed at any moment,

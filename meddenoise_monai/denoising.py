@@ -102,6 +102,8 @@ def _result(
 ) -> NDArray[Any]:
     """The denoised image, in its units."""
     array, scale = image.array, image.scale
+    if strength == 0.0:
+        return array
     # MONOCHROME1 is mirrored within its range: the network shall see bright tissue, as elsewhere. Not so where the
     # noise depends on the values themselves.
     mirror = scale.low + scale.high if scale.inverted and options["noise"] in _SYMMETRIC else None
@@ -112,6 +114,9 @@ def _result(
         _log.warning("%s: %s", name, treatment.warning)
         treatment = dataclasses.replace(treatment, warning="")
     result = denoise(array, options["sigma"], strength, treatment)
+    if (array.dtype.kind in "iu" and array.dtype.itemsize > 2) or array.dtype == np.float64:
+        # What float32 does not hold is no noise.
+        return image.array + (1 if mirror is None else -1) * (result.astype(np.float64) - array.astype(np.float32))
     return result if mirror is None else mirror - result.astype(np.float64)
 
 

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .errors import InputError, UsageError
-from .images import IMAGE_SUFFIXES, IntensityScale, find_images, image_suffix, read_image, write_image
+from .image_writing import write_image
+from .images import IMAGE_SUFFIXES, NIFTI_SUFFIXES, IntensityScale, find_images, image_suffix, read_image
 
 __all__ = ["CorruptSummary", "corrupt", "score_folders"]
-
-_NIFTI = (".nii", ".nii.gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +118,7 @@ def corrupt(
         for kind, values in pair.items():
             with np.errstate(over="ignore"):  # what is too large is refused when it is written
                 single = values.astype(np.float32)
-            write_image(output / kind / name, single, like=path if image_suffix(path) in _NIFTI else None)
+            write_image(output / kind / name, single, like=path if image_suffix(path) in NIFTI_SUFFIXES else None)
         written += 1
     if not written:
         raise InputError(f"none of {len(paths)} file(s) could be read", next(iter(skipped.values())))
@@ -129,7 +128,7 @@ def corrupt(
 def _name_of(path: Path, root: Path) -> Path:
     """NIfTI stays NIfTI, everything else becomes TIFF."""
     inside = path.relative_to(root)
-    return inside if image_suffix(path) in _NIFTI else inside.with_name(inside.name + ".tif")
+    return inside if image_suffix(path) in NIFTI_SUFFIXES else inside.with_name(inside.name + ".tif")
 
 
 def _stem(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Reading and writing image files of every supported format as plain arrays with their intensity scale.
+"""Reading image files of every supported format as plain arrays with their intensity scale.
 
 `read_image` answers an `ImageData`: slices first, (H, W) or (D, H, W), in the image's own units (HU for CT), with the
 `IntensityScale` that takes these units to [0, 1] and back. `docs/architecture.md` states the scaling rule.
@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -20,19 +19,33 @@ from numpy.typing import NDArray
 
 from .dicom import DicomImage, read_dicom
 from .errors import InputError
-from .whole_files import replace_whole
 
-__all__ = ["DICOM_SUFFIXES", "IMAGE_SUFFIXES", "PICTURE_SUFFIXES", "ImageData", "IntensityScale", "find_images",
-           "image_suffix", "is_dicom", "read_image", "write_image"]  # fmt: skip
+__all__ = [
+    "DICOM_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "ITK_SUFFIXES",
+    "NIFTI_SUFFIXES",
+    "PICTURE_SUFFIXES",
+    "TIFF_SUFFIXES",
+    "ImageData",
+    "IntensityScale",
+    "find_images",
+    "grey_maximum",
+    "image_suffix",
+    "is_dicom",
+    "nifti_model",
+    "read_image",
+]  # fmt: skip
 
 _PICTURES = (".png", ".pgm", ".pnm", ".bmp", ".jpg", ".jpeg")
-_TIFF = (".tif", ".tiff")
-_NIFTI = (".nii", ".nii.gz", ".par")
-_ITK = (".mha", ".mhd", ".nrrd")
+TIFF_SUFFIXES: tuple[str, ...] = (".tif", ".tiff")
+NIFTI_SUFFIXES: tuple[str, ...] = (".nii", ".nii.gz")
+_NIBABEL = (*NIFTI_SUFFIXES, ".par")
+ITK_SUFFIXES: tuple[str, ...] = (".mha", ".mhd", ".nrrd")
 DICOM_SUFFIXES: tuple[str, ...] = (".dcm", ".dicom", ".ima")
 _NUMPY = (".npy", ".npz")
-PICTURE_SUFFIXES: tuple[str, ...] = (*_PICTURES, *_TIFF)
-IMAGE_SUFFIXES: tuple[str, ...] = (*DICOM_SUFFIXES, *_NIFTI, *_ITK, *PICTURE_SUFFIXES, *_NUMPY)
+PICTURE_SUFFIXES: tuple[str, ...] = (*_PICTURES, *TIFF_SUFFIXES)
+IMAGE_SUFFIXES: tuple[str, ...] = (*DICOM_SUFFIXES, *_NIBABEL, *ITK_SUFFIXES, *PICTURE_SUFFIXES, *_NUMPY)
 
 
 @dataclass(frozen=True)
@@ -195,8 +208,8 @@ def _png_has_deep_colour(path: Path) -> bool:
     return header[1:4] == b"PNG" and header[24:25] == b"\x10" and header[25:] != b"\0"
 
 
-def _portable_maximum(path: Path) -> int:
-    """The value that a portable grey map calls white; Pillow stretches it to 255 or 65535."""
+def grey_maximum(path: Path) -> int:
+    """The value that a portable grey map (PGM) calls white; Pillow stretches it to 255 or 65535."""
     with path.open("rb") as stream:
         words = re.sub(rb"#[^\n\r]*", b"", stream.read(4096)).split(None, 4)
     return int(words[3]) if words[0] in (b"P2", b"P5") else 255
@@ -220,7 +233,7 @@ def _read_picture(path: Path) -> NDArray[Any]:
     with Image.open(path) as image:
         if image.format == "PPM" and image.mode in ("L", "I"):
             stretched = _pillow_pixels(image)
-            white, maximum = (255 if stretched.dtype == np.uint8 else 65535), _portable_maximum(path)
+            white, maximum = (255 if stretched.dtype == np.uint8 else 65535), grey_maximum(path)
             return stretched if maximum == white else np.rint(stretched * (maximum / white)).astype(stretched.dtype)
         if image.format != "TIFF":
             return _pillow_pixels(image)
@@ -276,8 +289,7 @@ def _read_nifti(path: Path) -> NDArray[Any]:
         raise InputError(f"the file is a {type(loaded).__name__}, which is no image of pixels", "leave it out")
     image: Any = loaded
     array: NDArray[Any] = np.asanyarray(image.dataobj)
-    if not isinstance(image.dataobj.file_like, str | os.PathLike):  # nibabel leaves the .REC beside a .PAR open
-        image.dataobj.file_like.close()
+    _close(image)
     if array.dtype.fields is not None:
         raise InputError("the NIfTI image is in colour", "convert it to grey first, or leave it out")
     if array.ndim < 2:
@@ -286,6 +298,21 @@ def _read_nifti(path: Path) -> NDArray[Any]:
     if array.ndim == 3 and 1 in array.shape[1:] and max(array.shape[1:]) > 1:
         array = array.squeeze()  # one sagittal or coronal slice; cut across it would fall into lines
     return array if array.ndim <= 3 else array.reshape(-1, *array.shape[-2:])
+
+
+def nifti_model(path: Path) -> Any:
+    """What nibabel knows of a file beside its pixels: header, affine, and the scaling of its `dataobj`."""
+    import nibabel
+
+    loaded: Any = nibabel.load(path)  # type: ignore[attr-defined]
+    _close(loaded)
+    return loaded
+
+
+def _close(image: Any) -> None:
+    """Close the .REC beside a .PAR, which nibabel leaves open."""
+    if not isinstance(image.dataobj.file_like, str | os.PathLike):
+        image.dataobj.file_like.close()
 
 
 def _read_itk(path: Path) -> NDArray[Any]:
@@ -320,7 +347,8 @@ def _reader(path: Path) -> Callable[[Path], NDArray[Any]] | None:
     """The reader of a file's format; None for DICOM, which brings its own scale."""
     suffix = image_suffix(path)
     for suffixes, reader in (
-        (_PICTURES, _read_picture), (_TIFF, _read_tiff), (_NIFTI, _read_nifti), (_ITK, _read_itk), (_NUMPY, _read_numpy)
+        (_PICTURES, _read_picture), (TIFF_SUFFIXES, _read_tiff), (_NIBABEL, _read_nifti), (ITK_SUFFIXES, _read_itk),
+        (_NUMPY, _read_numpy),
     ):  # fmt: skip
         if suffix in suffixes:
             return reader
@@ -359,67 +387,3 @@ def read_image(path: str | os.PathLike[str]) -> ImageData:
     except Exception as error:  # the decoders raise whatever their authors thought of
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read {path}: {reason[:300]}", "is the file whole?") from error
-
-
-def write_image(path: str | os.PathLike[str], array: NDArray[Any], like: str | os.PathLike[str] | None = None) -> Path:
-    """Write (H, W) or (D, H, W) values to a TIFF or NIfTI file (by suffix), whole or not at all.
-
-    Parameters
-    ----------
-    path
-        ``.tif``/``.tiff``, ``.nii``, ``.nii.gz``, or, for (H, W) integers of 8 bits, also ``.png``, ``.pgm``, ``.bmp``.
-    array
-        Written with its own dtype; finite.
-    like
-        A NIfTI file whose affine and header to take over.
-
-    Raises
-    ------
-    InputError
-        If the format cannot hold the array, or the file cannot be written.
-    """
-    path = Path(path)
-    suffix = image_suffix(path)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(
-            f"the values for {path} are NaN, infinite or too large for float32",
-            "are the weights whole, the units sane?",
-        )
-    with replace_whole(path) as temporary:
-        if suffix in _TIFF:
-            import tifffile
-
-            tifffile.imwrite(temporary, array, photometric="minisblack", compression="zlib")
-        elif suffix in (".nii", ".nii.gz"):
-            _write_nifti(temporary, array, like)
-        elif suffix in (".png", ".pgm", ".bmp") and array.ndim == 2 and array.dtype in (np.uint8, np.uint16):
-            from PIL import Image
-
-            if suffix == ".bmp" and array.dtype != np.uint8:
-                raise InputError("BMP holds 8 bits a pixel", "write TIFF or PNG")
-            encoded = io.BytesIO()  # Pillow takes a short write to a full disk for a whole one
-            Image.fromarray(array).save(encoded, {".png": "PNG", ".pgm": "PPM", ".bmp": "BMP"}[suffix])
-            temporary.write_bytes(encoded.getbuffer())
-        else:
-            raise InputError(f"cannot write {array.dtype} {array.shape} as {suffix}", "write TIFF (.tif)")
-    return path
-
-
-def _write_nifti(path: Path, array: NDArray[Any], like: str | os.PathLike[str] | None) -> None:
-    import nibabel
-
-    source: Any = nibabel.load(like) if like is not None else None  # type: ignore[attr-defined]
-    shape = source.shape if source is not None else array.shape[::-1]
-    data = array.reshape(tuple(reversed(shape))).T
-    header = source.header.copy() if source is not None and hasattr(source.header, "set_slope_inter") else None
-    affine = source.affine if source is not None else np.eye(4)
-    try:
-        image = nibabel.Nifti1Image(data, affine, header, dtype=data.dtype)  # type: ignore[no-untyped-call]
-    except nibabel.spatialimages.HeaderDataError:
-        raise InputError(f"NIfTI cannot hold {data.dtype}", "write float32") from None
-    with path.open("wb") as stream:  # nibabel's own save forgets its file open when the disk is full
-        if image_suffix(path) == ".nii":
-            image.to_stream(stream)
-        else:
-            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=stream, mtime=0) as packed:
-                image.to_stream(packed)

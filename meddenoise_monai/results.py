@@ -12,25 +12,28 @@ from numpy.typing import NDArray
 from . import __version__
 from .dicom import Derivation, derive, write_dicom
 from .errors import InputError, MeddenoiseError
-from .images import PICTURE_SUFFIXES, ImageData, image_suffix, is_dicom, write_image
+from .image_writing import WRITABLE_SUFFIXES, write_image
+from .images import NIFTI_SUFFIXES, ImageData, image_suffix, is_dicom, nifti_model
 
 __all__ = ["output_path", "write_result"]
+
+# What becomes of the formats that are not written: JPEG would add artefacts of its own, and of PAR/REC nibabel can
+# carry the place in space over.
+_BECOMES = {".jpg": ".png", ".jpeg": ".png", ".par": ".nii.gz"}
 
 
 def output_path(source: str | os.PathLike[str], root: str | os.PathLike[str] | None, folder: Path) -> Path:
     """Where the result of `source` goes below `folder`: the tree below `root` is mirrored.
 
-    DICOM, NIfTI and 8/16-bit pictures keep their format; JPEG, which would add its own artefacts, becomes PNG;
-    everything else becomes a float TIFF, named with the whole old name so that ``a.npy`` and ``a.mha`` stay apart.
+    A file keeps its format. JPEG, which would add its own artefacts, becomes PNG, PAR/REC becomes NIfTI, and what else
+    is not written becomes TIFF, named with the whole old name so that ``a.pnm`` and ``a.pgm`` stay apart.
     """
     source = Path(source)
     inside = source.relative_to(root) if root is not None and source.is_relative_to(root) else Path(source.name)
     suffix = image_suffix(source)
-    if suffix in (".nii", ".nii.gz", ".png", ".pgm", ".bmp", ".tif", ".tiff") or is_dicom(source):
+    if suffix in WRITABLE_SUFFIXES or is_dicom(source):
         return folder / inside
-    if suffix in (".jpg", ".jpeg"):
-        return folder / inside.with_name(inside.name + ".png")
-    return folder / inside.with_name(inside.name + ".tif")
+    return folder / inside.with_name(inside.name + _BECOMES.get(suffix, ".tif"))
 
 
 def write_result(
@@ -41,17 +44,16 @@ def write_result(
     transfer_syntax: str = "keep",
     keep_private: bool = False,
 ) -> Path:
-    """Write what became of `source`, in its units: DICOM as a derived object, integer pictures in their own dtype, all
-    else as float32.
+    """Write what became of `source`, in its units and in the type that its file stores; DICOM as a derived object.
 
     Parameters
     ----------
     path
         From `output_path`.
     values
-        Of the shape of ``source.array``; rounded and clipped where the dtype asks for it.
+        Of the shape of ``source.array``; rounded and clipped where the stored type asks for it.
     source
-        The image as it was read; a NIfTI result takes over its affine and header.
+        The image as it was read; a result of the same format takes over its metadata.
     derivation, transfer_syntax, keep_private
         For DICOM, as in `dicom.derive`.
 
@@ -62,9 +64,9 @@ def write_result(
     UsageError
         If the transfer syntax is unknown.
     """
+    if not all(np.isfinite(line).all() for line in values):
+        raise InputError("the result holds NaN or infinite values", "are the weights whole?")
     if source.dicom is not None:
-        if not np.isfinite(values).all():
-            raise InputError("the result holds NaN or infinite values", "are the weights whole?")
         change = values.astype(np.float64) - source.array
         made = derivation or Derivation(__version__, "", "settings unknown")
         try:
@@ -74,15 +76,25 @@ def write_result(
         except Exception as error:  # a header that is broken in ways of its own; the other files go on
             raise InputError(f"cannot derive from {source.path}: {error}", "is the header whole?") from error
         return write_dicom(path, derived)
-    dtype = source.array.dtype
-    if image_suffix(source.path) in PICTURE_SUFFIXES and dtype.kind in "iu":
-        if not np.isfinite(values).all():
-            raise InputError("the result holds NaN or infinite values", "are the weights whole?")
-        low, high = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
-        # The largest integer of 64 bits is rounded up to a float that no cast back takes.
-        high = high if high <= np.iinfo(dtype).max else float(np.nextafter(high, 0))
-        values = np.clip(np.rint(values.astype(np.float64)), low, high).astype(dtype)
-    else:
+    old, new = image_suffix(source.path), image_suffix(path)
+    if old in NIFTI_SUFFIXES:
+        model = nifti_model(source.path)
+        slope, intercept = model.dataobj.slope, model.dataobj.inter
+        stored = values if (slope, intercept) == (1, 0) else (values.astype(np.float64) - intercept) / slope
+        return write_image(path, _as_type(stored, model.get_data_dtype().newbyteorder("=")), source.path, stored=True)
+    if old == ".par":
+        return write_image(path, _as_type(values, np.dtype(np.float32)), source.path)
+    return write_image(path, _as_type(values, source.array.dtype), source.path if old == new else None)
+
+
+def _as_type(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Values in a type, rounded and clipped where it is one of integers."""
+    if values.dtype == dtype:
+        return values
+    if dtype.kind == "f":
         with np.errstate(over="ignore"):  # what is too large is refused when it is written
-            values = values.astype(np.float32)
-    return write_image(path, values, like=source.path if image_suffix(path) in (".nii", ".nii.gz") else None)
+            return values.astype(dtype)
+    low, high = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+    # The largest integer of 64 bits is rounded up to a float that no cast back takes.
+    high = high if high <= np.iinfo(dtype).max else float(np.nextafter(high, 0))
+    return np.clip(np.rint(values.astype(np.float64)), low, high).astype(dtype)

@@ -104,7 +104,7 @@ def write_png(path: Path, image: NDArray[Any]) -> None:
     """Values on [0, 1] in 16 bits."""
     from PIL import Image
 
-    from meddenoise_monai.images import replace_whole
+    from meddenoise_monai.whole_files import replace_whole
 
     with replace_whole(path) as temporary:
         Image.fromarray((image * 65535 + 0.5).astype(np.uint16)).save(temporary)
@@ -198,8 +198,8 @@ def main(
     from monai.bundle import ConfigWorkflow
 
     from meddenoise_monai.identity import data_fingerprint
-    from meddenoise_monai.images import replace_whole
     from meddenoise_monai.tracking import environment_versions
+    from meddenoise_monai.whole_files import replace_whole
 
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import itk
 import nibabel
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from meddenoise_monai.errors import InputError
-from meddenoise_monai.images import IMAGE_SUFFIXES, image_suffix, read_image
+from meddenoise_monai.image_writing import WRITABLE_SUFFIXES
+from meddenoise_monai.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, image_suffix, read_image
 from meddenoise_monai.results import output_path, write_result
 
 GREY = (np.arange(600).reshape(20, 30) % 256).astype(np.uint8)
@@ -32,7 +34,9 @@ GREY = (np.arange(600).reshape(20, 30) % 256).astype(np.uint8)
         ("in/X.JPG", "out/X.JPG.png"),
         ("in/x.pnm", "out/x.pnm.tif"),
         ("in/a/x.dcm", "out/a/x.dcm"),
-        ("in/x.mha", "out/x.mha.tif"),
+        ("in/x.mha", "out/x.mha"),
+        ("in/x.par", "out/x.par.nii.gz"),
+        ("in/x.npz", "out/x.npz"),
         ("in/a/IM0001", "out/a/IM0001.tif"),
         ("in/1.2.840.1", "out/1.2.840.1.tif"),
         ("elsewhere/x.png", "out/x.png"),
@@ -52,18 +56,8 @@ def test_different_files_have_different_results_in_a_format_that_can_be_written(
     # "a" becomes the a.tif that is there already: `denoise` refuses this. No two converted files meet.
     assert {first for first in results for second in results if results[first] == second != first} == {"a"}
     assert len(set(results.values())) == len(results) - 1
-    assert {image_suffix(name) for name in results.values()} <= {
-        ".nii",
-        ".nii.gz",
-        ".png",
-        ".pgm",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".dcm",
-        ".dicom",
-        ".ima",
-    }
+    written = {image_suffix(name) for name in results.values()}
+    assert written == {*WRITABLE_SUFFIXES, *DICOM_SUFFIXES}
 
 
 # --- How it is written ------------------------------------------------------------------------------------------------
@@ -74,6 +68,8 @@ def write(path: Path, array: NDArray[Any]) -> Path:
         np.save(path, array)
     elif path.suffix == ".tif":
         tifffile.imwrite(path, array)
+    elif path.suffix in (".mha", ".nrrd"):
+        itk.imwrite(itk.image_from_array(array), os.fspath(path))
     else:
         Image.fromarray(array).save(path)
     return path
@@ -90,20 +86,24 @@ def write(path: Path, array: NDArray[Any]) -> Path:
         ("a.tif", np.uint16, np.uint16),
         ("a.tif", np.int16, np.int16),
         ("a.tif", np.float32, np.float32),
-        ("a.npy", np.uint8, np.float32),
-        ("a.npy", np.float64, np.float32),
+        ("a.npy", np.uint8, np.uint8),
+        ("a.npy", np.float64, np.float64),
+        ("a.npy", np.float16, np.float16),
+        ("a.mha", np.int16, np.int16),
+        ("a.nrrd", np.float32, np.float32),
     ],
 )
-def test_pictures_of_integers_keep_their_type(tmp_path: Path, name: str, dtype: Any, written: Any) -> None:
+def test_files_keep_their_type(tmp_path: Path, name: str, dtype: Any, written: Any) -> None:
     image = read_image(write(tmp_path / name, GREY.astype(dtype)))
     values = np.zeros(GREY.shape)
-    values[0, :7] = [-1e9, -0.4, 0.4, 0.6, 127.49, 127.51, 1e9]
+    large = 6e4 if dtype == np.float16 else 1e9
+    values[0, :7] = [-large, -0.4, 0.4, 0.6, 127.49, 127.51, large]
     target = tmp_path / "out" / "sub" / output_path(name, None, Path()).name
     assert write_result(target, values, image) == target
     result = read_image(target).array
     assert result.dtype == written
     if np.dtype(written).kind == "f":
-        np.testing.assert_array_equal(result, values.astype(np.float32))
+        np.testing.assert_array_equal(result, values.astype(written))
     else:
         limits = np.iinfo(written)
         assert result[0, :7].tolist() == [limits.min, 0, 0, 1, 127, 128, limits.max]
@@ -131,15 +131,30 @@ def test_a_header_that_cannot_be_derived_from_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nifti_takes_over_its_affine_and_becomes_float(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scaling", [(1.0, 0.0), (0.25, -100.0)])
+def test_nifti_takes_over_its_affine_type_and_scaling(tmp_path: Path, scaling: tuple[float, float]) -> None:
     affine = np.diag([2.0, 3, 4, 1])
     volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
-    nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / "a.nii.gz")  # type: ignore[attr-defined,no-untyped-call]
+    stored: Any = nibabel.Nifti1Image(volume, affine)  # type: ignore[no-untyped-call]
+    stored.header.set_slope_inter(*scaling)
+    nibabel.save(stored, tmp_path / "a.nii.gz")  # type: ignore[attr-defined]
     image = read_image(tmp_path / "a.nii.gz")
-    written: Any = nibabel.load(write_result(tmp_path / "b.nii.gz", image.array + 0.5, image))  # type: ignore[attr-defined]
+    path = write_result(tmp_path / "b.nii.gz", image.array + 2.6 * scaling[0], image)
+    written: Any = nibabel.load(path)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(written.affine, affine)
-    np.testing.assert_array_equal(written.get_fdata(), volume + 0.5)
-    assert written.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(written.get_fdata(), (volume + 3) * scaling[0] + scaling[1])
+    assert written.get_data_dtype() == np.int16
+    assert (written.dataobj.slope, written.dataobj.inter) == scaling
+
+
+def test_par_rec_becomes_nifti_in_its_place(tmp_path: Path) -> None:
+    source = Path(nibabel.__file__).parent / "tests" / "data" / "phantom_EPI_asc_CLEAR_2_1.PAR"
+    image = read_image(source)
+    written: Any = nibabel.load(write_result(tmp_path / "b.nii.gz", image.array, image))  # type: ignore[attr-defined]
+    before: Any = nibabel.load(source)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(written.affine, before.affine, rtol=1e-6)
+    np.testing.assert_allclose(written.get_fdata(), before.get_fdata(), rtol=1e-6)
+    before.dataobj.file_like.close()
 
 
 def test_a_disk_that_refuses_is_an_input_error_and_leaves_nothing(
