@@ -111,6 +111,8 @@ def corrupt(
     seed: int = 0,
     factor: float | None = None,
     fwhm: float | None = None,
+    elongation: float | None = None,
+    ramp: float | None = None,
     mean: float | None = None,
     p: float | None = None,
     photons: float | None = None,
@@ -142,7 +144,9 @@ def corrupt(
       poisson_gaussian   --photons --sigma        photon counting, then Gaussian
       rician             --sigma                  of magnitude MR images
       speckle            --sigma                  x (1 + N(0, sigma^2))
-      correlated         --sigma --fwhm           Gaussian, smoothed to a full width at half maximum in pixels
+      correlated         --sigma --fwhm           Gaussian, smoothed to a full width at half maximum in pixels;
+                         [--elongation 1]         its vertical over its horizontal width;
+                         [--ramp 0]               spectrum grows with the frequency to this power, 1 as of CT
 
       --sigma is in the image's own units (grey levels, HU); on the [0, 1] scale with --normalise; for speckle always a
       proportion. All other parameters are on the [0, 1] scale of the image.
@@ -169,7 +173,7 @@ def corrupt(
     if not os.path.exists(input):
         raise InputError(f"no such file or folder: {input}", "check the path")
     given = {"sigma": sigma, "factor": factor, "fwhm": fwhm, "mean": mean, "p": p, "photons": photons, "rate": rate,
-             "std": std}  # fmt: skip
+             "std": std, "elongation": elongation, "ramp": ramp}  # fmt: skip
     parameters: dict[str, float | bool] = {name: value for name, value in given.items() if value is not None}
     summary = corrupt_files(
         input, output, noise=noise, seed=seed, normalise=normalise, overwrite=overwrite, strict=strict, clip=clip,

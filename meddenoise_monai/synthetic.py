@@ -1,8 +1,9 @@
-"""Synthetic images to train on, free of noise by construction: dead leaves, power-law textures, specks.
+"""Synthetic images to train on, free of noise by construction: dead leaves, power-law textures, specks, holes.
 
 Real images carry noise of their own and show what their data set shows. The first two models share the statistics of
 natural images (edges that occlude each other at all sizes; a spectrum that falls with a power of the frequency) and
 nothing else. Specks are what a network that has seldom seen them takes for noise, and what mammograms are taken for.
+Holes are what masks leave of maps and of brains.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from scipy import fft
 
 from .errors import UsageError
 
-__all__ = ["dead_leaves", "power_law", "specks", "synthetic_image"]
+__all__ = ["dead_leaves", "holes", "power_law", "specks", "synthetic_image"]
 
 Image = NDArray[np.float32]
 
@@ -160,11 +161,31 @@ def specks(image: Image, rng: np.random.Generator, density: float = 1 / 800) -> 
     return result
 
 
+def holes(image: Image, rng: np.random.Generator) -> Image:
+    """An image with 5 to 40 % of it set to 0, within borders as ragged as those of a thresholded map.
+
+    Parameters
+    ----------
+    image
+        (N, N), on [0, 1].
+    rng
+        Source of the random numbers.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        A new image of the same shape.
+    """
+    relief = power_law(len(image), rng.uniform(2, 4), rng)
+    return np.where(relief < np.quantile(relief, rng.uniform(0.05, 0.4)), np.float32(0), image)
+
+
 def synthetic_image(size: int, seed: int) -> Image:
     """One of the images above, or a mixture of them, of random parameters: a function of `size` and `seed` alone.
 
     A third each: dead leaves; a power-law texture of exponent 1.5 to 4; leaves that are textured by such a texture.
-    The contrast and the offset are drawn too, since no file fills [0, 1] evenly. Half of the images carry specks.
+    The contrast and the offset are drawn too, since no file fills [0, 1] evenly. Half of the images carry specks,
+    one in six has holes.
 
     Returns
     -------
@@ -193,7 +214,9 @@ def synthetic_image(size: int, seed: int) -> Image:
         image = leaves if leaves is not None else texture  # type: ignore[assignment]
     contrast = np.float32(rng.uniform(0.3, 1))
     image = contrast * image + np.float32(rng.uniform(0, 1)) * (1 - contrast)
-    return specks(image, rng) if rng.random() < 0.5 else image
+    if rng.random() < 0.5:
+        image = specks(image, rng)
+    return holes(image, rng) if rng.random() < 1 / 6 else image
 
 
 def _to_unit(values: NDArray[np.float64]) -> Image:

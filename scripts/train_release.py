@@ -4,7 +4,8 @@ What it does:
 
 1. splits mini-MIAS by woman (70 % training, 10 % validation, 20 % test), adds real images that ship inside our
    dependencies (`package_images.py` makes coloured ones grey), both also shrunk by 2 and by 4 for sharper detail, and
-   synthetic ones, made here (`meddenoise_monai.synthetic`), and writes OUTPUT/datalist.json;
+   enlarged again for softer one, and synthetic ones, made here (`meddenoise_monai.synthetic`), and writes
+   OUTPUT/datalist.json;
 2. trains by the bundle's configurations; killed or stopped by `--minutes`, the same command goes on;
 3. writes OUTPUT/release.json: the fingerprint of the data, seed, steps, duration, machine, and the curve.
 
@@ -20,7 +21,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ FRACTIONS = (0.7, 0.1, 0.2)
 SPLIT_SEED = 0
 # How often each source is drawn, whatever its number of images.
 SHARES = {
-    "mini-MIAS": 0.42,
+    "mini-MIAS": 0.38,
     "mini-MIAS, shrunk": 0.06,
     "packages": 0.22,
     "packages, shrunk": 0.14,
+    "softened": 0.04,
     "synthetic": 0.16,
 }
 FACTORS, LEAST_SIDE = (2, 4), 64
@@ -81,21 +83,50 @@ def write_grey(folder: Path) -> list[dict[str, Any]]:
 
 def write_shrunk(folder: Path, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The 2D images among `items`, each square of 2 x 2 and of 4 x 4 pixels replaced by its mean."""
+    return write_resized(folder, items, {f"by-{factor}": factor for factor in FACTORS}, shrunk)
+
+
+def write_softened(folder: Path, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The 2D images among `items`, shrunk by 4 and enlarged by 2: smooth, as interpolated images are, but clean."""
+    return write_resized(folder, items, {"softened": 4}, softened)
+
+
+def shrunk(image: NDArray[Any], factor: int) -> NDArray[Any]:
+    """(H, W) to (H / factor, W / factor): means of squares."""
     from skimage.transform import downscale_local_mean
+
+    height, width = (size // factor * factor for size in image.shape)
+    result: NDArray[Any] = downscale_local_mean(image[:height, :width], (factor, factor))
+    return result
+
+
+def softened(image: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Shrunk by `factor`, and enlarged again to half the size by cubic splines."""
+    from scipy import ndimage
+
+    return np.clip(ndimage.zoom(shrunk(image, factor), factor // 2, order=3, mode="mirror"), 0, 1)
+
+
+def write_resized(
+    folder: Path,
+    items: Sequence[Mapping[str, Any]],
+    factors: Mapping[str, int],
+    resized: Callable[[NDArray[Any], int], NDArray[Any]],
+) -> list[dict[str, Any]]:
+    """What `resized` makes of the 2D images among `items`, by each of the named factors, as 16-bit PNG files."""
     from tqdm import tqdm
 
     from meddenoise_monai.transforms import ReadImaged, ScaleToUnitd
 
     found = []
-    for item in tqdm(items, "shrunk images", leave=False, disable=None):
+    for item in tqdm(items, "resized images", leave=False, disable=None):
         image = ScaleToUnitd("image")(ReadImaged("image")(dict(item)))["image"][0].numpy()
-        for factor in FACTORS:
+        for name, factor in factors.items():
             if image.ndim != 2 or min(image.shape) < factor * LEAST_SIDE:
                 continue
-            path = folder / f"{Path(item['image']).stem}-by-{factor}.png"
+            path = folder / f"{Path(item['image']).stem}-{name}.png"
             if not path.is_file():
-                height, width = (size // factor * factor for size in image.shape)
-                write_png(path, downscale_local_mean(image[:height, :width], (factor, factor)))
+                write_png(path, resized(image, factor))
             found.append({"image": str(path.resolve()), "patient": item["patient"]})
     return found
 
@@ -121,6 +152,7 @@ def release_datalist(mini_mias: Path, folder: Path, synthetic: int, size: int) -
         "mini-MIAS, shrunk": write_shrunk(folder / "shrunk", films["training"]),
         "packages": packages,
         "packages, shrunk": write_shrunk(folder / "shrunk", packages),
+        "softened": write_softened(folder / "shrunk", [*films["training"], *packages]),
         "synthetic": write_synthetic(folder / "synthetic", synthetic, size),
     }
     datalist = {part: [*films[part], *samples[part]] for part in SPLITS}

@@ -149,6 +149,7 @@ def test_release_datalist_gives_each_source_its_share(tmp_path: Path) -> None:
         path = Path(item["image"])
         source = "mini-MIAS" if path.name.startswith("mdb") else "synthetic" if "synthetic" in path.name else "packages"
         source += ", shrunk" if path.parent.name == "shrunk" else ""
+        source = "softened" if "softened" in path.name else source
         shares[source] = shares.get(source, 0) + item["weight"]
     assert shares == pytest.approx(release.SHARES)
     split = release.mini_mias_split(films)
@@ -168,6 +169,11 @@ def test_release_datalist_gives_each_source_its_share(tmp_path: Path) -> None:
     large = np.array(Image.open(films / f"{shrunk.name.split('-')[0]}.png")) / 255
     assert small.shape == (68, 68)
     assert np.allclose(small, large.reshape(68, 2, 68, 2).mean(axis=(1, 3)), atol=1e-4)
+
+    soft = np.array(Image.open(tmp_path / "out" / "shrunk" / "camera-softened.png")) / 65535
+    assert soft.shape == (256, 256)  # of 512 x 512
+    spectrum = np.abs(np.fft.fft2(soft))
+    assert spectrum[80:-80].mean() < 0.1 * spectrum[20:50].mean()
 
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "synthetic").iterdir()}
     release.release_datalist(films, tmp_path / "out", synthetic=3, size=32)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import fft, ndimage
 
 from meddenoise_monai.errors import UsageError
-from meddenoise_monai.synthetic import dead_leaves, power_law, specks, synthetic_image
+from meddenoise_monai.synthetic import dead_leaves, holes, power_law, specks, synthetic_image
 
 
 @given(seed=st.integers(0, 2**31), size=st.integers(8, 80))
@@ -58,6 +58,18 @@ def test_leaves_have_flat_parts_and_edges() -> None:
     steps = np.abs(np.diff(image, axis=1))
     assert (steps < 0.02).mean() > 0.8
     assert steps.max() > 0.2
+
+
+def test_holes_are_empty_and_the_rest_is_as_it_was() -> None:
+    image = np.float32(0.5) + power_law(96, 2.0, np.random.default_rng(0)) / 2
+    shares = []
+    for seed in range(20):
+        result = holes(image, np.random.default_rng(seed))
+        assert np.array_equal(result[result > 0], image[result > 0])
+        shares.append(float((result == 0).mean()))
+        edges = (np.diff((result == 0).astype(int), axis=0) != 0).mean()
+        assert edges < 0.3  # patches, not single pixels
+    assert 0.05 <= min(shares) < max(shares) < 0.41
 
 
 def test_no_image_is_noisy() -> None:

@@ -15,9 +15,9 @@ from torch import Generator, Tensor
 from ..errors import InputError, UsageError, nearest
 
 __all__ = [
-    "COUNTS",
     "MEANINGS",
     "NOISE_MODELS",
+    "POSITIVE",
     "CorrelatedGaussianNoise",
     "GaussianNoise",
     "NoiseModel",
@@ -54,11 +54,13 @@ MEANINGS = {
     "p": "p is the proportion of noise that is added, such as 0.1",
     "factor": "the noise's variance is factor times the image's variance, such as 0.1",
     "fwhm": "fwhm is the smoothing kernel's full width at half maximum in pixels",
+    "elongation": "elongation is the vertical over the horizontal width of the kernel, such as 1.5",
+    "ramp": "ramp is the power of the frequency that the spectrum grows with at its lower end: 0, or 1 as of CT",
     "photons": "photons is the expected count where the image is 1",
     "rate": "rate is the mean of the Poisson noise before the factor p",
     "clip": "clip says whether values are clipped to [0, 1] after corruption",
 }
-COUNTS = ("photons", "rate")  # strictly positive, and drawn uniformly in their logarithm
+POSITIVE = ("photons", "rate", "elongation")  # strictly, and drawn uniformly in their logarithm
 
 
 def _checked(owner: str, name: str, value: Any) -> bool | float:
@@ -66,7 +68,7 @@ def _checked(owner: str, name: str, value: Any) -> bool | float:
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if name == "clip":
         valid, must_be = isinstance(value, bool), "true or false"
-    elif name in COUNTS:
+    elif name in POSITIVE:
         valid, must_be = number and 0 < value <= 1e12, "a number > 0 and at most 1e12"
     elif name == "mean":
         valid, must_be = number, "a finite number"
@@ -246,10 +248,17 @@ class CorrelatedGaussianNoise(SeededNoise):
     The kernel is a Gaussian of full width at half maximum `fwhm` pixels (0: white), so the autocorrelation at a
     distance of d pixels is ``exp(-2 ln 2 (d / fwhm)^2)`` where `fwhm` is small against the image, and opposite
     borders are independent. Dividing by the kernel's L2 norm makes `sigma` exact at every pixel, in expectation.
+
+    With `elongation` the vertical width is ``fwhm * sqrt(elongation)`` and the horizontal one ``fwhm /
+    sqrt(elongation)``, as of interpolated or partially sampled images. With `ramp` the power spectrum is multiplied by
+    the frequency to this power; 1 is that of filtered back-projection (Riederer, Pelc and Chesler, Physics in Medicine
+    and Biology 23(3), 1978), whose reconstruction kernel the Gaussian then stands for.
     """
 
     sigma: float
     fwhm: float
+    elongation: float = 1.0
+    ramp: float = 0.0
 
     def _corrupt(self, image: Tensor, generator: Generator) -> Tensor:
         if image.dim() < 2:
@@ -261,13 +270,22 @@ class CorrelatedGaussianNoise(SeededNoise):
         # Smoothed on a torus that exceeds the image by 3 FWHM, where the autocorrelation has fallen to 4e-6: a margin
         # capped at the image's size keeps the cost bounded, and the standard deviation exact, for any FWHM. Multiples
         # of 16 because prime sizes are slow.
-        margin = 3 * self.fwhm
-        sizes = [16 * math.ceil((n + min(margin, n)) / 16) for n in (height, width)]
+        widths = self.fwhm * math.sqrt(self.elongation), self.fwhm / math.sqrt(self.elongation)
+        sizes = [16 * math.ceil((n + min(3 * w, n)) / 16) for n, w in zip((height, width), widths, strict=True)]
         white = torch.randn((*image.shape[:-2], *sizes), generator=generator)
-        rows, columns = (_unit_gaussian(n, self.fwhm) for n in sizes)
+        rows, columns = (_unit_gaussian(n, w) for n, w in zip(sizes, widths, strict=True))
         transfer = torch.fft.fft(rows).real[:, None] * torch.fft.rfft(columns).real
+        if self.ramp:
+            transfer *= self._ramp(sizes, torch.fft.fft(rows).real[:, None] * torch.fft.fft(columns).real)
         smooth: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * transfer.float(), s=sizes)
         return image + self.sigma * smooth[..., :height, :width]
+
+    def _ramp(self, sizes: list[int], transfer: Tensor) -> Tensor:
+        """The square root of the frequency's power at all frequencies that rfft2 has, such that `sigma` is kept."""
+        rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in sizes)
+        amplitude = torch.hypot(rows[:, None], columns) ** (self.ramp / 2)
+        energy = (transfer * amplitude).square().mean() / transfer.square().mean()
+        return amplitude[:, : sizes[1] // 2 + 1] / energy.sqrt()
 
 
 def _unit_gaussian(size: int, fwhm: float) -> Tensor:

@@ -14,7 +14,7 @@ from monai.transforms.transform import MapTransform, Randomizable, RandomizableT
 from torch import Tensor
 
 from ..errors import UsageError
-from .models import COUNTS, MEANINGS, NoiseModel, SeededNoise, image_seed, model_class
+from .models import MEANINGS, POSITIVE, NoiseModel, SeededNoise, image_seed, model_class
 
 __all__ = ["Noised", "RandNoised", "UnlessPairedd"]
 
@@ -84,8 +84,8 @@ class RandNoised(RandomizableTransform, MapTransform):
     allow_missing_keys
         Whether an item may lack a key.
     **ranges
-        Each parameter of the model as a number, or as a pair ``(low, high)`` to draw from: uniformly, but `photons`
-        and `rate` uniformly in their logarithm. ``clip`` is true or false.
+        Each parameter of the model as a number, or as a pair ``(low, high)`` to draw from: uniformly, but `photons`,
+        `rate` and `elongation` uniformly in their logarithm. ``clip`` is true or false.
 
     Raises
     ------
@@ -131,7 +131,7 @@ class RandNoised(RandomizableTransform, MapTransform):
             return
         drawn: dict[str, Any] = {}
         for name, (low, high) in self._ranges.items():
-            if name in COUNTS:
+            if name in POSITIVE:
                 # Rounding in exp and log must not carry the value over an end.
                 drawn[name] = min(max(math.exp(self.R.uniform(math.log(low), math.log(high))), low), high)
             else:

@@ -156,6 +156,31 @@ def test_correlated_noise_leaves_opposite_borders_and_channels_independent() -> 
     assert abs(channels) < 0.06
 
 
+def test_elongated_noise_is_wider_along_the_columns() -> None:
+    noise = CorrelatedGaussianNoise(1.0, 3.0, elongation=2.25).apply(torch.zeros(400, 64, 64), 0)
+    assert noise.std().item() == pytest.approx(1, abs=0.01)
+    for axis, fwhm in ((-2, 4.5), (-1, 2.0)):  # 3 * 1.5 and 3 / 1.5
+        first, second = noise.narrow(axis, 0, 62), noise.narrow(axis, 2, 62)
+        expected = math.exp(-2 * math.log(2) * (2 / fwhm) ** 2)
+        assert (first * second).mean().item() == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("fwhm", "ramp", "elongation"), [(1.0, 1.0, 1.0), (2.5, 1.0, 1.0), (2.0, 0.5, 1.5)])
+def test_ramp_noise_has_its_deviation_and_spectrum(fwhm: float, ramp: float, elongation: float) -> None:
+    noise = CorrelatedGaussianNoise(0.2, fwhm, elongation=elongation, ramp=ramp).apply(torch.zeros(800, 64, 64), 0)
+    assert noise.std().item() == pytest.approx(0.2, rel=0.01)
+    assert noise.std(0).std().item() < 0.02  # the same at every pixel
+    white = CorrelatedGaussianNoise(0.2, fwhm, elongation=elongation).apply(torch.zeros(800, 64, 64), 1)
+    power, plain = (
+        torch.fft.fft2(n * torch.outer(*[torch.hann_window(64)] * 2)).abs().square().mean(0) for n in (noise, white)
+    )
+    ratio = power / plain
+    frequencies = [2, 4, 8, 12]
+    slope = np.polyfit(np.log(frequencies), np.log([ratio[0, f].item() for f in frequencies]), 1)[0]
+    assert slope == pytest.approx(ramp, abs=0.12)
+    assert ratio[5, 5] == pytest.approx(ratio[0, 7].item(), rel=0.15)  # the frequency's length, whatever its direction
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 8, 50)])
 def test_correlated_noise_wider_than_the_image_keeps_its_deviation(shape: tuple[int, ...]) -> None:
     noise = torch.stack([CorrelatedGaussianNoise(0.1, 20.0).apply(torch.zeros(shape), seed) for seed in range(2000)])
@@ -335,6 +360,8 @@ def test_photon_noise_refuses_what_torch_cannot_count(value: float) -> None:
         ("poisson", {"photons": 0}, "photons must be a number > 0 and at most 1e12, got 0"),
         ("poisson", {"photons": 1e13}, "photons must be a number > 0 and at most 1e12"),
         ("correlated", {"sigma": 0.1, "fwhm": -1}, "fwhm must be a finite number >= 0, got -1"),
+        ("correlated", {"sigma": 0.1, "fwhm": 1, "elongation": 0}, "elongation must be a number > 0"),
+        ("correlated", {"sigma": 0.1, "fwhm": 1, "ramp": -1}, "ramp must be a finite number >= 0, got -1"),
     ],
 )
 def test_parameters_out_of_range_are_refused(name: str, parameters: dict[str, Any], message: str) -> None:
