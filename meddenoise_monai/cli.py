@@ -36,6 +36,7 @@ def denoise(
     preview: str | None = None,
     overwrite: bool = False,
     strict: bool = False,
+    force: bool = False,
     json: bool = False,
 ) -> None:
     """Remove noise from an image file, or from all images of a folder.
@@ -47,9 +48,12 @@ def denoise(
     DICOM results are derived objects: a new series of the same study, with new UIDs that the same input, weights and
     settings give again. Files that cannot be used are named and skipped.
 
-    For a folder, OUTPUT/manifest.json says what became of each file: status, SHA-256 of input and result, seconds, and
-    the standard deviation of what was removed. The same command, run again, does what is missing; killed at any moment,
-    it leaves no half file.
+    For a folder, OUTPUT/manifest.json says what became of each file: status, SHA-256 of input and result, seconds,
+    warnings, the estimated standard deviation of its noise, and that of what was removed. The same command, run again,
+    does what is missing; killed at any moment, it leaves no half file.
+
+    A warning names images outside of what was validated: noise beyond 75/255 of the range of values, correlated noise,
+    less than 32 pixels. Masks and maps of labels are refused.
 
     arguments:
       INPUT         a file or folder; never changed
@@ -71,6 +75,7 @@ def denoise(
       --preview DIR     write a picture of each image there: before, after, and what was removed
       --overwrite       make all results anew, also those of other weights or settings
       --strict          fail at the first file that cannot be used
+      --force           denoise masks and maps of labels (few different values), too, which are refused else
       --json            print one JSON object: {"written", "skipped": {file: reason}, "unchanged"}
 
     noise:
@@ -92,7 +97,7 @@ def denoise(
     summary = denoise_files(
         input, output, model=model, device=device, sigma=sigma, strength=strength, noise=noise, gain=gain,
         overwrite=overwrite, strict=strict, transfer_syntax=transfer_syntax, keep_private=keep_private,
-        preview=preview,
+        preview=preview, force=force,
     )  # fmt: skip
     if json:
         say(_as_json(dataclasses.asdict(summary)))

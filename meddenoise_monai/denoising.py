@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from . import __version__
 from .dicom import Derivation, check_derivable, check_transfer_syntax
+from .envelope import examine, label_map
 from .errors import InputError, UsageError
 from .images import DICOM_SUFFIXES, IMAGE_SUFFIXES, ImageData, find_images, image_suffix, is_dicom, read_image
 from .inference import Denoiser, load_denoiser, weights_fingerprint
@@ -97,10 +98,41 @@ def _noise_options(noise: str, sigma: float | None, gain: float | None, strength
     return {"noise": PoissonGaussianStabiliser(gain, read_out * read_out), "sigma": None}
 
 
-def _result(
-    denoise: Denoiser, image: ImageData, name: str, options: Mapping[str, Any], strength: float
-) -> NDArray[Any]:
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """An image that was read, and what was seen of it; ``warnings`` by kind."""
+
+    image: ImageData
+    sigma: float | None
+    warnings: dict[str, str]
+
+
+class _Warnings:
+    """Says the first of each kind in full, and at the end of how many other files the same holds."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+
+    def say(self, name: str, warnings: Mapping[str, str]) -> None:
+        for kind, text in warnings.items():
+            if kind not in self.seen:
+                _log.warning("%s: %s", name, text)
+            self.seen[kind] = self.seen.get(kind, 0) + 1
+
+    def say_rest(self) -> None:
+        for kind, count in self.seen.items():
+            if count > 1:
+                _log.warning("%s: the same of %d other file(s), which manifest.json names", _KINDS[kind], count - 1)
+
+
+_KINDS = {
+    "correlated": "correlated noise", "strong": "strong noise", "small": "small images", "labels": "few values"
+}  # fmt: skip
+
+
+def _result(denoise: Denoiser, task: _Task, options: Mapping[str, Any], strength: float) -> NDArray[Any]:
     """The denoised image, in its units."""
+    image = task.image
     array, scale = image.array, image.scale
     if strength == 0.0:
         return array
@@ -111,7 +143,7 @@ def _result(
         array = (mirror - array.astype(np.float64)).astype(array.dtype)
     treatment = choose_treatment(array, **options)
     if treatment.warning:
-        _log.warning("%s: %s", name, treatment.warning)
+        task.warnings["correlated"] = treatment.warning
         treatment = dataclasses.replace(treatment, warning="")
     result = denoise(array, options["sigma"], strength, treatment)
     if (array.dtype.kind in "iu" and array.dtype.itemsize > 2) or array.dtype == np.float64:
@@ -134,6 +166,7 @@ def denoise_files(
     transfer_syntax: str = "keep",
     keep_private: bool = False,
     preview: str | os.PathLike[str] | None = None,
+    force: bool = False,
 ) -> DenoiseSummary:
     """Denoise an image file, or all images below a folder into the same tree; formats as in `output_path`.
 
@@ -155,6 +188,8 @@ def denoise_files(
     preview
         A folder outside of the source for pictures of before, after and what was removed, one for each file, under its
         whole name and ``.png``.
+    force
+        Denoise masks and maps of labels, too, which are refused else.
 
     Raises
     ------
@@ -183,17 +218,25 @@ def denoise_files(
         for half in {half for target in targets.values() for half in target.parent.glob(f"{TEMPORARY}*")}:
             half.unlink(missing_ok=True)
 
-    def read(path: Path) -> ImageData:
+    warnings = _Warnings()
+
+    def read(path: Path) -> _Task:
         image = read_image(path)
         if image.dicom is not None:
             check_derivable(image.dicom.dataset)  # before the work, not after it
-        return image
+        labels = label_map(image.array)
+        if labels and not force:
+            raise InputError(f"{path} is a mask or a map of labels: {labels}", "add --force to denoise it all the same")
+        seen = examine(image.array, image.scale)
+        return _Task(image, seen.sigma, {**seen.warnings, **({"labels": labels} if labels else {})})
 
-    def work(path: Path, image: ImageData) -> NDArray[Any]:
-        return _result(denoise, image, str(path), options, strength)
+    def work(path: Path, task: _Task) -> NDArray[Any]:
+        values = _result(denoise, task, options, strength)
+        warnings.say(str(path), task.warnings)
+        return values
 
-    def write(path: Path, image: ImageData, values: NDArray[Any], seconds: float) -> None:
-        name, target = _name(path, source), targets[path]
+    def write(path: Path, task: _Task, values: NDArray[Any], seconds: float) -> None:
+        name, target, image = _name(path, source), targets[path], task.image
         if pictures is not None:
             write_preview(pictures / f"{name}.png", image, values)
         if manifest is None:
@@ -201,7 +244,14 @@ def denoise_files(
             return
         manifest.begin(name)
         write_result(target, values, image, derivation, *form)
-        manifest.done(name, path, target, removed=_removed(image.array, values), seconds=round(seconds, 3))
+        facts: dict[str, Any] = {
+            "sigma": task.sigma,
+            "removed": _removed(image.array, values),
+            "seconds": round(seconds, 3),
+        }
+        if task.warnings:
+            facts["warnings"] = list(task.warnings.values())
+        manifest.done(name, path, target, **facts)
 
     skipped: dict[str, str] = {}
     try:
@@ -222,6 +272,7 @@ def denoise_files(
     finally:
         if manifest is not None:
             manifest.close()
+    warnings.say_rest()
     if len(skipped) == len(targets):
         raise InputError(f"none of {len(targets)} file(s) could be denoised", next(iter(skipped.values())))
     return DenoiseSummary(len(to_do) - len(skipped), skipped, len(targets) - len(to_do))
@@ -266,12 +317,12 @@ def _still_to_do(targets: Mapping[Path, Path], source: Path, manifest: Manifest 
 
 def _pipeline(
     paths: Sequence[Path],
-    read: Callable[[Path], ImageData],
-    work: Callable[[Path, ImageData], NDArray[Any]],
-    write: Callable[[Path, ImageData, NDArray[Any], float], None],
+    read: Callable[[Path], _Task],
+    work: Callable[[Path, _Task], NDArray[Any]],
+    write: Callable[[Path, _Task, NDArray[Any], float], None],
 ) -> Iterator[tuple[Path, InputError | None]]:
     """Each path and what went wrong with it, in order; threads read ahead and write behind the one that works."""
-    reading: deque[tuple[Path, Future[ImageData]]] = deque()
+    reading: deque[tuple[Path, Future[_Task]]] = deque()
     writing: deque[tuple[Path, Future[None]]] = deque()
     waiting = deque(paths)
     pool = ThreadPoolExecutor(2)
@@ -293,11 +344,11 @@ def _pipeline(
         while reading:
             path, future = reading.popleft()
             try:
-                image = future.result()
+                task = future.result()
                 read_ahead()
                 started = time.monotonic()
-                values = work(path, image)
-                writing.append((path, pool.submit(write, path, image, values, time.monotonic() - started)))
+                values = work(path, task)
+                writing.append((path, pool.submit(write, path, task, values, time.monotonic() - started)))
             except InputError as error:
                 yield path, error
                 read_ahead()

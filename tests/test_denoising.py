@@ -277,6 +277,44 @@ def test_the_manifest_says_what_became_of_each_file(folder: Path, tmp_path: Path
         assert entry["removed"] == pytest.approx(np.sqrt(np.mean(removed**2.0)), rel=1e-3)
 
 
+def test_masks_are_refused_unless_forced(
+    folder: Path, tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 10:30] = 3
+    for name in ("mask.png", "a/mask2.png"):
+        Image.fromarray(mask).save(folder / name)
+    summary = denoise_files(folder, tmp_path / "out", model=model)
+    assert (summary.written, len(summary.skipped)) == (len(FORMATS), 2)
+    assert all("2 different values, as masks do" in reason for reason in summary.skipped.values())
+    assert not (tmp_path / "out" / "mask.png").exists()
+    with pytest.raises(InputError, match="as masks do") as caught:
+        denoise_files(folder / "mask.png", tmp_path / "one", model=model)
+    assert "--force" in caught.value.hint
+    caplog.clear()
+    assert denoise_files(folder, tmp_path / "out", model=model, force=True).written == 2
+    files = entries(tmp_path / "out")
+    assert "as masks do" in files["mask.png"]["warnings"][-1]
+    said = [record.getMessage() for record in caplog.records if "as masks do" in record.getMessage()]
+    assert len(said) == 1  # not a line for each of a thousand slices
+    assert any("few values: the same of 1 other file" in record.getMessage() for record in caplog.records)
+
+
+def test_warnings_and_the_noise_of_each_file_are_in_the_manifest(tmp_path: Path, model: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    np.save(source / "strong.npy", 100 + rng.normal(0, 500, (64, 64)).clip(-600, 600))
+    np.save(source / "weak.npy", np.linspace(0, 1000, 64) + rng.normal(0, 5, (64, 64)))
+    np.save(source / "small.npy", np.linspace(0, 1000, 20) + rng.normal(0, 5, (64, 20)))
+    denoise_files(source, tmp_path / "out", model=model)
+    files = entries(tmp_path / "out")
+    assert files["weak.npy"]["sigma"] == pytest.approx(5, rel=0.15)
+    assert "warnings" not in files["weak.npy"]
+    assert "of the range of values" in files["strong.npy"]["warnings"][0]
+    assert "20 pixels" in files["small.npy"]["warnings"][0]
+
+
 def test_a_second_run_does_what_is_missing_changed_or_torn(folder: Path, tmp_path: Path, model: Path) -> None:
     output = tmp_path / "out"
     denoise_files(folder, output, model=model)
@@ -369,7 +407,7 @@ def test_broken_files_are_named_and_skipped(
     bad = {str(folder / name) for name in ("broken.png", "colour.png", "disguised.png")}
     assert set(summary.skipped) == bad
     assert summary.written == len(FORMATS)
-    assert len(caplog.messages) == 3
+    assert len([message for message in caplog.messages if "skipped" in message]) == 3
     assert all(any(name in message for message in caplog.messages) for name in bad)
     with pytest.raises(InputError, match=r"broken\.png"):
         denoise_files(folder, tmp_path / "strict", model=model, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
 import re
 from pathlib import Path
@@ -148,7 +149,9 @@ def test_corrupt_offers_every_parameter_of_every_noise(source: Path, capsys: pyt
     text = inspect.getdoc(cli.corrupt) or ""
     assert len(NOISE_MODELS) >= 9
     for noise, noise_model in NOISE_MODELS.items():
-        line = next(line for line in text.splitlines() if line.split()[:1] == [noise])
+        lines = iter(text.splitlines())
+        line = next(line for line in lines if line.split()[:1] == [noise])
+        line += "".join(itertools.takewhile(lambda more: more.startswith(" " * 20), lines))
         for field in dataclasses.fields(noise_model):
             assert field.name in flags
             assert field.name == "clip" or f"--{field.name}" in line
