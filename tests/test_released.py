@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from meddenoise_monai import load_denoiser
@@ -85,3 +86,61 @@ def test_bf16_is_as_good_as_fp32(denoise: Denoiser, sigma: float) -> None:
             for precision in ("fp32", "bf16")
         ]
         assert scores[0] == pytest.approx(scores[1], abs=0.05)
+
+
+# --- Harmlessness -----------------------------------------------------------------------------------------------------
+
+
+def shifts(before: NDArray[np.floating], after: NDArray[np.floating], side: int = 64) -> NDArray[np.float64]:
+    """By how much the mean of each region of 64 x 64 pixels moved, and that of the whole image."""
+    change = after.astype(np.float64) - before
+    height, width = change.shape
+    regions = [
+        change[top : top + side, left : left + side].mean()
+        for top in range(0, max(height - side, 0) + 1, 32)
+        for left in range(0, max(width - side, 0) + 1, 32)
+    ]
+    return np.abs([*regions, change.mean()])
+
+
+@pytest.mark.parametrize("name", CLEAN)
+@pytest.mark.parametrize("sigma", [5, 25, 75])
+def test_no_region_becomes_brighter_or_darker(denoise: Denoiser, name: str, sigma: float) -> None:
+    image = noisy(CLEAN[name], sigma)
+    assert shifts(image, denoise(image)).max() < 0.1 * sigma / 255
+
+
+@pytest.mark.parametrize("sigma", [5, 15, 40])
+@pytest.mark.parametrize("hounsfield", [-1000, 0, 60, 1200])
+def test_hounsfield_units_stay(denoise: Denoiser, sigma: float, hounsfield: float) -> None:
+    """A cylinder of water with a rod in it, in air: what CT scanners are calibrated with."""
+    rows, columns = np.indices((512, 512))
+    clean = np.where(np.hypot(rows - 256, columns - 256) < 220, 0.0, -1000.0)
+    clean[np.hypot(rows - 256, columns - 150) < 60] = hounsfield
+    image = np.rint(clean + np.random.default_rng(1).normal(0, sigma, clean.shape))
+    result = denoise(image)
+    rod, water = np.s_[216:296, 110:190], np.s_[200:312, 260:372]
+    for region in (rod, water):
+        assert abs(result[region].mean(dtype=np.float64) - image[region].mean()) < 0.5
+        assert result[region].std() < 0.5 * image[region].std()  # it has not simply left it alone
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_threads_and_tiles_change_nothing_but_roundings(denoise: Denoiser, precision: str) -> None:
+    if precision == "bf16" and automatic_precision(denoise.device) != "bf16":
+        pytest.skip("this processor does not compute in bf16")
+    image = np.random.default_rng(2).normal(100, 20, (260, 700)).astype(np.float32)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            results.append(Denoiser(denoise.network, TiledInferer(precision=precision))(image, noise="gaussian"))
+    finally:
+        torch.set_num_threads(threads)
+    tiles = Denoiser(denoise.network, TiledInferer(512, batch_size=2, precision=precision))(image, noise="gaussian")
+    # oneDNN may sum in another order for another number of threads or another size: docs/architecture.md has what that
+    # was measured to be.
+    limit = {"fp32": 1e-6, "bf16": 4e-3}[precision] * (image.max() - image.min())
+    for other in (*results[1:], tiles):
+        assert np.abs(other - results[0]).max() <= limit

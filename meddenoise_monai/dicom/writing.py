@@ -7,6 +7,7 @@ of the source, the weights and the parameters: the same input gives the same byt
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -178,7 +179,9 @@ def derive(
         if keyword in result:
             delattr(result, keyword)
     _mark_lossy(result)
-    result.SOPInstanceUID = derivation.uid("instance", source.SOPInstanceUID)
+    # The pixels count, too: another processor may round them otherwise, and one UID never names two images.
+    digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    result.SOPInstanceUID = derivation.uid("instance", f"{source.SOPInstanceUID}\n{digest}\n{keep_private}")
     series = source.get("SeriesInstanceUID") or source.get("StudyInstanceUID") or ""
     result.SeriesInstanceUID = derivation.uid("series", series)
     if isinstance(source.get("SeriesNumber"), int):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydicom.dataset import Dataset
 
 from meddenoise_monai.dicom import Derivation, DicomImage, derive, read_dicom, write_dicom
 from meddenoise_monai.errors import InputError, UsageError
+from tests.debian import need
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -141,10 +141,12 @@ def test_identity_of_the_result() -> None:
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "InstanceNumber", "ImagePositionPatient",
                     "RescaleSlope", "RescaleIntercept", "PixelSpacing", "StudyDate", "AcquisitionDate"):  # fmt: skip
         assert result[keyword].value == source[keyword].value
-    again = derive(image, nothing(image) + 1, DERIVATION)
+    again = derive(image, nothing(image), DERIVATION)
+    brighter = derive(image, nothing(image) + 1, DERIVATION)
     other = derive(image, nothing(image), Derivation("1.2.3", "0123456789abcdef", "noise auto, strength 0.5"))
     assert result.SOPInstanceUID == again.SOPInstanceUID
-    assert len({source.SOPInstanceUID, result.SOPInstanceUID, other.SOPInstanceUID}) == 3
+    assert len({one.SOPInstanceUID for one in (source, result, brighter, other)}) == 4
+    assert result.SeriesInstanceUID == brighter.SeriesInstanceUID
     assert len({source.SeriesInstanceUID, result.SeriesInstanceUID, other.SeriesInstanceUID}) == 3
     assert result.file_meta.MediaStorageSOPInstanceUID == result.SOPInstanceUID
     assert (result.SeriesNumber, result.SeriesDescription) == (1003, "Thorax denoised")
@@ -323,9 +325,9 @@ def test_every_shipped_file_is_derived_from_or_refused_as_the_table_says(tmp_pat
     assert sum(what.startswith("derived") for what in fates.values()) >= 15 + sum(small.values())
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)
 def test_dciodvfy_finds_nothing_new(path: Path, tmp_path: Path) -> None:
+    need("dciodvfy")
     if fate(path, tmp_path / "a.dcm").startswith("refused"):
         pytest.skip("refused")
     if pydicom.dcmread(path).file_meta.TransferSyntaxUID == uid.DeflatedExplicitVRLittleEndian:
