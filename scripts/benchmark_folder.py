@@ -2,8 +2,8 @@
 
 It writes COUNT slices of 512 x 512 (synthetic anatomy between -1000 and 1500 HU, noise of 15 HU with the correlation
 and the ramp of CT) as explicit little endian DICOM files of one series into a temporary folder, and runs `meddenoise
-denoise` over it in a process of its own. Then the same slices, in memory, go through the same denoiser: what the command
-took longer, from its first result to its last, is reading, checking and writing.
+denoise` over it in a process of its own. Then the same slices, in memory, go through the same denoiser: what the
+command took longer, from its first result to its last, is reading, checking and writing.
 
     python scripts/benchmark_folder.py [--count 1000] [--threads 2]
 """
