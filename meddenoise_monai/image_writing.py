@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .images import ITK_SUFFIXES, NIFTI_SUFFIXES, TIFF_SUFFIXES, grey_maximum, image_suffix, nifti_model
+from .images import (
+    ITK_SUFFIXES,
+    NIFTI_SUFFIXES,
+    TIFF_SUFFIXES,
+    grey_maximum,
+    image_suffix,
+    nifti_model,
+)
+from .slices import itk_slice_axis, nifti_slice_axis, volume_of
 from .whole_files import replace_whole
 
 __all__ = ["WRITABLE_SUFFIXES", "write_image"]
@@ -189,7 +197,7 @@ def _write_nifti(path: Path, array: NDArray[Any], like: Path | None, stored: boo
 
     source: Any = nifti_model(like) if like is not None else None
     shape = source.shape if source is not None else array.shape[::-1]
-    data = array.reshape(tuple(reversed(shape))).T
+    data = volume_of(array, shape[::-1], nifti_slice_axis(source) if source is not None else 2).T
     header = source.header.copy() if source is not None and hasattr(source.header, "set_slope_inter") else None
     affine = source.affine if source is not None else np.eye(4)
     kind = nibabel.Nifti2Image if isinstance(source, nibabel.Nifti2Image) else nibabel.Nifti1Image
@@ -210,13 +218,14 @@ def _write_nifti(path: Path, array: NDArray[Any], like: Path | None, stored: boo
 def _write_itk(path: Path, array: NDArray[Any], like: Path | None) -> None:
     import itk
 
+    source = itk.imread(os.fspath(like)) if like is not None else None
+    if source is not None and array.ndim == 3:
+        array = volume_of(array, list(source.GetLargestPossibleRegion().GetSize())[::-1], itk_slice_axis(source))
     image = itk.image_from_array(np.ascontiguousarray(array))
-    packed = False
-    if like is not None:
-        source = itk.imread(os.fspath(like))
+    packed = like is not None and _is_packed(like)
+    if source is not None:
         image.CopyInformation(source)
         image.SetMetaDataDictionary(source.GetMetaDataDictionary())
-        packed = _is_packed(like)
     # A header apart from its pixels could not appear whole, so MetaImage keeps them in one file, whatever its suffix.
     written = path.with_suffix(".mha") if image_suffix(path) == ".mhd" else path
     try:

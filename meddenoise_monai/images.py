@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .dicom import DicomImage, read_dicom
 from .errors import InputError
+from .slices import itk_slice_axis, nifti_slice_axis, slices_first
 
 __all__ = [
     "DICOM_SUFFIXES",
@@ -294,10 +295,7 @@ def _read_nifti(path: Path) -> NDArray[Any]:
         raise InputError("the NIfTI image is in colour", "convert it to grey first, or leave it out")
     if array.ndim < 2:
         raise InputError(f"the image has {array.ndim} dimension(s)", "2D, 3D and 4D images can be read")
-    array = array.T  # nibabel has (x, y, z, t); slices first is (t, z, y, x).
-    if array.ndim == 3 and 1 in array.shape[1:] and max(array.shape[1:]) > 1:
-        array = array.squeeze()  # one sagittal or coronal slice; cut across it would fall into lines
-    return array if array.ndim <= 3 else array.reshape(-1, *array.shape[-2:])
+    return slices_first(array.T, nifti_slice_axis(image))  # nibabel has (x, y, z, t)
 
 
 def nifti_model(path: Path) -> Any:
@@ -323,7 +321,8 @@ def _read_itk(path: Path) -> NDArray[Any]:
     components = image.GetNumberOfComponentsPerPixel()
     if components not in (1, 3, 4):
         raise InputError(f"the image has {components} values a pixel, as vectors have", "save one value a pixel")
-    return array if components == 1 else _to_grey(array)
+    array = array if components == 1 else _to_grey(array)
+    return slices_first(array, itk_slice_axis(image)) if array.ndim == 3 else array
 
 
 def _read_numpy(path: Path) -> NDArray[Any]:

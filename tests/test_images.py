@@ -1,4 +1,4 @@
-"""Reading every supported format. The scale, finding files and writing are in test_images_writing.py."""
+"""Reading every supported format. The scale and finding files: test_images_scale.py; writing: test_image_writing.py."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from meddenoise_monai.errors import InputError
+from meddenoise_monai.image_writing import write_image
 from meddenoise_monai.images import (
     IMAGE_SUFFIXES,
     IntensityScale,
     image_suffix,
     is_dicom,
     read_image,
-    write_image,
 )
 
 NIBABEL = Path(nibabel.__file__).parent / "tests" / "data"

@@ -279,10 +279,10 @@ def test_what_was_read_is_written(tmp_path: Path, name: str) -> None:
         Image.fromarray(array).save(path)
     before = path.read_bytes()
     written = Path(WriteImaged("pred", str(tmp_path / "out"), str(tmp_path / "in"))(item_of(path))["written"])
-    assert written == tmp_path / "out" / "sub" / (name + ".tif" if name == "a.npy" else name)
+    assert written == tmp_path / "out" / "sub" / name
     result = read_image(written).array
-    np.testing.assert_array_equal(np.rint(result), array)
-    assert result.dtype == (np.float32 if name == "a.npy" else array.dtype)
+    np.testing.assert_array_equal(result, array)
+    assert result.dtype == array.dtype
     assert path.read_bytes() == before
 
 
@@ -310,9 +310,9 @@ def test_nifti_keeps_its_header_and_shape(tmp_path: Path) -> None:
     written: Any = nibabel.load(item["written"])  # type: ignore[attr-defined]
     original: Any = nibabel.load(path)  # type: ignore[attr-defined]
     assert written.shape == original.shape
-    assert written.get_data_dtype() == np.float32
+    assert written.get_data_dtype() == original.get_data_dtype()
     np.testing.assert_array_equal(written.affine, original.affine)
-    np.testing.assert_array_equal(np.rint(written.get_fdata()), original.get_fdata())
+    np.testing.assert_array_equal(written.get_fdata(), original.get_fdata())
 
 
 def test_output_inside_the_input_is_refused(tmp_path: Path) -> None:

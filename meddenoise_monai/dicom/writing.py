@@ -180,7 +180,7 @@ def derive(
             delattr(result, keyword)
     _mark_lossy(result)
     # The pixels count, too: another processor may round them otherwise, and one UID never names two images.
-    digest = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
     result.SOPInstanceUID = derivation.uid("instance", f"{source.SOPInstanceUID}\n{digest}\n{keep_private}")
     series = source.get("SeriesInstanceUID") or source.get("StudyInstanceUID") or ""
     result.SeriesInstanceUID = derivation.uid("series", series)
