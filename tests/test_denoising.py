@@ -14,6 +14,9 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
@@ -23,6 +26,7 @@ from scipy import ndimage
 from meddenoise_monai import denoising, images
 from meddenoise_monai.denoising import denoise_files
 from meddenoise_monai.errors import InputError, UsageError
+from meddenoise_monai.image_writing import write_image
 from meddenoise_monai.images import read_image
 from meddenoise_monai.inference import load_denoiser
 from meddenoise_monai.noise import PoissonGaussianStabiliser
@@ -137,6 +141,39 @@ def test_strength_zero_gives_every_pixel_back(folder: Path, tmp_path: Path, mode
         original, written = read_image(folder / name), read_image(tmp_path / "out" / result)
         assert written.array.dtype == original.array.dtype
         np.testing.assert_array_equal(written.array, original.array, err_msg=name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_strength_zero_is_the_identity_for_every_format_and_type(
+    tmp_path_factory: pytest.TempPathFactory, model: Path, data: st.DataObject
+) -> None:
+    suffix, kinds, axes = data.draw(
+        st.sampled_from(
+            [
+                (".tif", "u1 i1 u2 i2 u4 i4 u8 i8 f2 f4 f8", (2, 3)),
+                (".nii", "u1 i1 u2 i2 u4 i4 i8 u8 f4 f8", (2, 3)),
+                (".nii.gz", "u2 i2 f8", (3, 3)),
+                (".png", "u1 u2", (2, 2)),
+                (".pgm", "u1 u2", (2, 2)),
+                (".bmp", "u1", (2, 2)),
+                (".mha", "u1 i2 i4 f4 f8", (2, 3)),
+                (".nrrd", "u1 u2 i2 f8", (2, 3)),
+                (".npy", "u1 i1 u2 i2 u4 i4 u8 i8 f2 f4 f8", (2, 3)),
+                (".npz", "i2 f8", (2, 3)),
+            ]
+        )
+    )
+    dtype = np.dtype(data.draw(st.sampled_from(kinds.split())))
+    shape = tuple(data.draw(st.lists(st.integers(5, 9), min_size=axes[0], max_size=axes[1])))
+    finite: Any = {"elements": st.floats(-1e4, 1e4, width=8 * dtype.itemsize)} if dtype.kind == "f" else {}
+    array = data.draw(arrays(dtype, shape, **finite).filter(lambda values: values.min() != values.max()))
+    folder = tmp_path_factory.mktemp("identity")
+    write_image(folder / f"a{suffix}", array)
+    denoise_files(folder / f"a{suffix}", folder / "out", model=model, strength=0.0, force=True)
+    result = read_image(folder / "out" / f"a{suffix}").array
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, array)
 
 
 def test_sigma_bounds_what_is_removed_in_the_images_units(folder: Path, tmp_path: Path, model: Path) -> None:
