@@ -172,7 +172,8 @@ def main(
     from meddenoise_monai.baselines import available_baselines
     from meddenoise_monai.datasets import evenly
     from meddenoise_monai.evaluation import evaluate
-    from meddenoise_monai.inference import Denoiser, TiledInferer, load_denoiser
+    from meddenoise_monai.inference import Denoiser, load_denoiser
+    from meddenoise_monai.inferers import TiledInferer
 
     folder = Path(output)
     wanted = [name for name in baselines if name in available_baselines()]

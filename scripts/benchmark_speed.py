@@ -134,7 +134,8 @@ def on_gpu(weights: str, size: int, batch: int, rounds: int) -> None:
     import torch
     from peers import bytes_moved, multiplications
 
-    from meddenoise_monai.inference import AutocastInferer, channels_last
+    from meddenoise_monai.inference import channels_last
+    from meddenoise_monai.inferers import AutocastInferer
 
     run = AutocastInferer()
     images = torch.rand(batch, 1, size, size, device="cuda")

@@ -131,7 +131,7 @@ def speeds(networks: Mapping[str, Any], rounds: int = 3) -> dict[str, float]:
     """Megapixels a second of each network on 1024 x 1024 pixels, the best of `rounds`, taken in turn."""
     import torch
 
-    from meddenoise_monai.inference import AutocastInferer
+    from meddenoise_monai.inferers import AutocastInferer
 
     image, run = torch.rand(1, 1, 1024, 1024), AutocastInferer()
     best = dict.fromkeys(networks, float("inf"))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from meddenoise_monai import load_denoiser
 from meddenoise_monai.baselines import make_baseline
 from meddenoise_monai.datasets import sample_datalist
-from meddenoise_monai.inference import Denoiser, TiledInferer, automatic_precision, released_weights
+from meddenoise_monai.inference import Denoiser, released_weights
+from meddenoise_monai.inferers import TiledInferer, automatic_precision
 from meddenoise_monai.metrics import psnr, ssim
 from meddenoise_monai.transforms import MostTissued, ReadImaged, ScaleToUnitd
 

@@ -14,7 +14,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from meddenoise_monai.errors import InputError, UsageError
-from meddenoise_monai.inference import Denoiser, TiledInferer
+from meddenoise_monai.inference import Denoiser
+from meddenoise_monai.inferers import TiledInferer
 from meddenoise_monai.noise import PoissonGaussianStabiliser, RicianStabiliser
 from meddenoise_monai.treatments import Treatment, choose_treatment, join_phases, split_phases
 
