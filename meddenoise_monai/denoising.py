@@ -71,7 +71,8 @@ def _targets(source: Path, output: Path) -> dict[Path, Path]:
         made = image_suffix(output_path(source, None, output.parent))
         if is_dicom(source) and not made:  # a DICOM file needs no suffix, and bears any of its own
             made = image_suffix(output) if image_suffix(output) in DICOM_SUFFIXES else ".dcm"
-        if image_suffix(output).replace(".tiff", ".tif") != made.replace(".tiff", ".tif"):
+        akin = all(suffix in DICOM_SUFFIXES for suffix in (image_suffix(output), made))
+        if not akin and image_suffix(output).replace(".tiff", ".tif") != made.replace(".tiff", ".tif"):
             raise UsageError(f"the result of {source.name} is {made}, not {output.name}", f"let OUTPUT end in {made}")
         targets = {source: output}
     else:
@@ -200,7 +201,7 @@ def denoise_files(
     """
     source, output = Path(source), Path(output)
     targets = _targets(source, output)
-    pictures = _preview_folder(preview, source)
+    pictures = _pictures(preview, source, targets)
     options = _noise_options(noise, sigma, gain, strength)
     check_transfer_syntax(transfer_syntax)
     denoise = load_denoiser(model, device)
@@ -212,8 +213,8 @@ def denoise_files(
     )
     form = transfer_syntax, keep_private
     job = {"version": __version__, "weights": derivation.weights, **settings, "dicom": form}
-    manifest = Manifest(output, job) if source.is_dir() else None
-    to_do = _still_to_do(targets, source, manifest, overwrite)
+    manifest = Manifest(output, job, source) if source.is_dir() else None
+    to_do = _still_to_do(targets, source, manifest, overwrite, pictures)
     if manifest is not None and manifest.cut_off:
         for half in {half for target in targets.values() for half in target.parent.glob(f"{TEMPORARY}*")}:
             half.unlink(missing_ok=True)
@@ -237,8 +238,8 @@ def denoise_files(
 
     def write(path: Path, task: _Task, values: NDArray[Any], seconds: float) -> None:
         name, target, image = _name(path, source), targets[path], task.image
-        if pictures is not None:
-            write_preview(pictures / f"{name}.png", image, values)
+        if pictures:
+            write_preview(pictures[path], image, values)
         if manifest is None:
             write_result(target, values, image, derivation, *form)
             return
@@ -289,27 +290,44 @@ def _name(path: Path, source: Path) -> str:
     return path.relative_to(source).as_posix() if path != source else path.name
 
 
-def _preview_folder(preview: str | os.PathLike[str] | None, source: Path) -> Path | None:
+def _pictures(preview: str | os.PathLike[str] | None, source: Path, targets: Mapping[Path, Path]) -> dict[Path, Path]:
+    """Where the picture of each image goes, if anywhere."""
     if preview is None:
-        return None
-    if Path(os.path.realpath(preview)).is_relative_to(os.path.realpath(source)):
+        return {}
+    if source.is_dir() and Path(os.path.realpath(preview)).is_relative_to(os.path.realpath(source)):
         raise UsageError(f"the preview folder {preview} is or lies inside the input {source}", "choose one outside")
-    return Path(preview)
+    pictures = {path: Path(preview) / f"{_name(path, source)}.png" for path in targets}
+    taken = {os.path.realpath(path) for path in (*targets, *targets.values())}
+    if clashing := next((path for path in pictures.values() if os.path.realpath(path) in taken), None):
+        raise UsageError(f"the picture {clashing} would replace an image", "choose another preview folder")
+    return pictures
 
 
-def _still_to_do(targets: Mapping[Path, Path], source: Path, manifest: Manifest | None, overwrite: bool) -> list[Path]:
-    """The sources whose results are not there; refuses to replace what this job has not made."""
+def _still_to_do(
+    targets: Mapping[Path, Path],
+    source: Path,
+    manifest: Manifest | None,
+    overwrite: bool,
+    pictures: Mapping[Path, Path],
+) -> list[Path]:
+    """The sources whose results, or pictures, are not there; refuses to replace what this job has not made."""
     to_do, foreign = [], []
     for path, target in targets.items():
-        if target.exists() and not overwrite:
-            if manifest is None or not manifest.begun(_name(path, source)):
-                foreign.append(target)
-            elif manifest.is_done(_name(path, source), path):
-                continue
-        to_do.append(path)
+        name = _name(path, source)
+        picture = pictures.get(path)
+        ours = manifest is not None and manifest.begun(name)
+        if not overwrite and not ours:
+            done = manifest is not None and target.exists() and manifest.is_done(name, path)
+            foreign += [place for place in (target, picture) if place and place.exists() and not done]
+        elif not overwrite and manifest is not None and manifest.is_done(name, path):
+            done = True
+        else:
+            done = False
+        if not (done and (picture is None or picture.exists())):
+            to_do.append(path)
     if foreign:
         raise InputError(
-            f"{len(foreign)} result(s) exist already, of other weights or settings or another job, first {foreign[0]}",
+            f"{len(foreign)} result(s) exist already, of another source, other weights or settings, first {foreign[0]}",
             "add --overwrite, or choose another output",
         )
     return to_do
@@ -335,8 +353,8 @@ def _pipeline(
     def settle(done: tuple[Path, Future[Any]]) -> tuple[Path, InputError | None]:
         try:
             done[1].result()
-        except InputError as error:
-            return done[0], error
+        except Exception as error:
+            return done[0], _as_problem(done[0], error)
         return done[0], None
 
     try:
@@ -349,8 +367,8 @@ def _pipeline(
                 started = time.monotonic()
                 values = work(path, task)
                 writing.append((path, pool.submit(write, path, task, values, time.monotonic() - started)))
-            except InputError as error:
-                yield path, error
+            except Exception as error:
+                yield path, _as_problem(path, error)
                 read_ahead()
             while len(writing) > (_AHEAD if _size(path, reading) <= _AHEAD_BYTES else 0):
                 yield settle(writing.popleft())
@@ -358,6 +376,18 @@ def _pipeline(
             yield settle(writing.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _as_problem(path: Path, error: Exception) -> InputError:
+    """What is wrong with one file, so that the others can go on; not what is wrong with the command."""
+    if isinstance(error, UsageError):
+        raise error
+    if isinstance(error, InputError):
+        return error
+    reason = " ".join(str(error).split())[:300]
+    problem = InputError(f"{path}: {type(error).__name__}: {reason}", "this should not happen: please report it")
+    problem.__cause__ = error
+    return problem
 
 
 def _size(path: Path, reading: Iterable[tuple[Path, Any]]) -> int:

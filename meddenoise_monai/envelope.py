@@ -15,7 +15,7 @@ __all__ = ["Envelope", "examine", "label_map"]
 
 STRONGEST = 75 / 255  # as a share of the image's range: the strongest noise that the released weights were trained on
 SMALLEST = 32  # pixels along the shorter side of the smallest image in `benchmark_kinds.py`
-# Images have more values than that, and label maps (atlases, masks) are constant nearly everywhere.
+# Images have more values than that, and label maps (atlases, masks) are constant over areas.
 _FEW_VALUES, _MANY_LABELS, _CONSTANT = 8, 1024, 0.85
 # Enough for an error of some 4 % of sigma; a slice of 512 x 512 would take ten times as long.
 _LOOKED_AT = 2**16
@@ -63,22 +63,22 @@ def examine(image: NDArray[Any], scale: IntensityScale) -> Envelope:
 def label_map(image: NDArray[Any]) -> str:
     """Why an image is taken for a mask or a map of labels, in which there is no noise to remove; empty if it is not.
 
-    It is one if it has at most 8 different values, or at most 1024 and is constant nearly everywhere: at least 85 % of
-    the neighbours along a row are equal, where they are neither both the least nor both the largest value.
+    It is one if it has at most 1024 different values and 85 % or more of the neighbours along a row are equal: of all
+    where it has at most 8 values, else of those that are not both of the least, the largest or the most frequent value,
+    since the background of an image and what is cut out of it are constant, too.
     """
     slices = image.reshape(-1, *image.shape[-2:])
     slices = slices[np.linspace(0, len(slices) - 1, min(len(slices), 16)).round().astype(int)]
     values = np.unique(slices[:, ::7, ::5])  # a quick look at first: most images have many values
     if len(values) > _MANY_LABELS or len(values := np.unique(slices)) > _MANY_LABELS:
         return ""
-    if len(values) <= _FEW_VALUES:
-        return f"it holds {len(values)} different values, as masks do"
     left, right = slices[..., :-1], slices[..., 1:]
     equal = left == right
-    counted = ~(equal & ((left == values[0]) | (left == values[-1])))
-    share = float(equal[counted].mean())
-    if share >= _CONSTANT:
-        return (
-            f"it holds {len(values)} different values, each constant over areas, as maps of labels and test patterns do"
-        )
-    return ""
+    few = len(values) <= _FEW_VALUES
+    if not few:
+        frequent = values[np.bincount(np.searchsorted(values, slices.reshape(-1))).argmax()]
+        equal = equal[~(equal & np.isin(left, (values[0], values[-1], frequent)))]
+    if not equal.size or equal.mean() < _CONSTANT:
+        return ""
+    kind = "masks do" if few else "maps of labels and test patterns do"
+    return f"it holds {len(values)} different values, each constant over areas, as {kind}"

@@ -6,11 +6,13 @@ is the way in which it stores its values, as far as the dtype of the array allow
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from .images import (
     grey_maximum,
     image_suffix,
     nifti_model,
+    open_itk,
 )
 from .slices import itk_slice_axis, nifti_slice_axis, volume_of
 from .whole_files import replace_whole
@@ -34,9 +37,12 @@ __all__ = ["WRITABLE_SUFFIXES", "write_image"]
 
 _log = logging.getLogger(__name__)
 
-# What describes the picture of a TIFF page beside its pixels: make, model, software, date, artist, host computer, XMP,
-# copyright, IPTC, and the metadata of ImageJ with their sizes.
-_TIFF_TAGS = (271, 272, 305, 306, 315, 316, 700, 33432, 33723, 50838, 50839)
+# What describes the picture of a TIFF page beside its pixels: document, make, model, page, software, date, artist, host
+# computer, XMP, copyright, IPTC, ICC profile; and the metadata of ImageJ with their sizes.
+_TIFF_TAGS = (269, 271, 272, 285, 305, 306, 315, 316, 700, 33432, 33723, 34675)
+_IMAGEJ_TAGS = (50838, 50839)
+# LZW, JPEG and CCITT compression, which Pillow reads for us; it turns the pixels by the orientation (tag 274).
+_BY_PILLOW = (2, 3, 4, 5, 6, 7)
 
 
 def write_image(
@@ -90,28 +96,29 @@ def _write_tiff(path: Path, array: NDArray[Any], like: Path | None) -> None:
     import tifffile
 
     plain: dict[str, Any] = {"photometric": "minisblack", "compression": "zlib"}
-    _with_metadata(lambda options: tifffile.imwrite(path, array, **(plain | options)), _tiff_options, like)
+    _with_metadata(
+        lambda options: tifffile.imwrite(path, array, **(plain | options)),
+        lambda source: _tiff_options(source, array.shape),
+        like,
+    )
 
 
 def _with_metadata(
     write: Callable[[dict[str, Any]], object], options: Callable[[Path], dict[str, Any]], like: Path | None
 ) -> None:
     """Write with the metadata of `like`, or without them where they are broken: the pixels matter more."""
-    if like is not None:
-        try:
-            write(options(like))
-            return
-        except OSError as error:
-            if error.errno is not None:  # of the file system; Pillow and tifffile raise others, too
-                raise
-            reason: Exception = error
-        except Exception as error:
-            reason = error
-        _log.warning("the metadata of %s cannot be kept: %s", like, " ".join(str(reason).split())[:200])
-    write({})
+    if like is None:
+        write({})
+        return
+    try:
+        write(options(like))
+    except Exception as error:
+        write({})  # a disk that refuses, refuses again
+        reason = " ".join(str(error).split())[:200]
+        _log.warning("the metadata of %s cannot be kept: %s", like, reason)
 
 
-def _tiff_options(like: Path) -> dict[str, Any]:
+def _tiff_options(like: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     """What tifffile is to write beside the pixels, after the first page of a file."""
     import tifffile
 
@@ -122,12 +129,15 @@ def _tiff_options(like: Path) -> dict[str, Any]:
         options: dict[str, Any] = {"metadata": None, "byteorder": tiff.byteorder, "bigtiff": tiff.is_bigtiff}
         if page.compression == tifffile.COMPRESSION.NONE:
             options["compression"] = None
-        if "ImageDescription" in tags:
+        # Descriptions of axes do not fit an image that was in colour: it is grey now.
+        same = tiff.series[0].shape == shape
+        if "ImageDescription" in tags and (same or not (tiff.is_shaped or tiff.is_ome or tiff.is_imagej)):
             options["description"] = _tag_bytes(tiff, tags["ImageDescription"]).rstrip(b"\0")
         if "XResolution" in tags and "YResolution" in tags:
             options["resolution"] = tags["XResolution"].value, tags["YResolution"].value
             options["resolutionunit"] = tags["ResolutionUnit"].value if "ResolutionUnit" in tags else 2
-        kept = [tags[code] for code in _TIFF_TAGS if code in tags]
+        codes = [*_TIFF_TAGS, *(_IMAGEJ_TAGS if same else ()), *(() if page.compression in _BY_PILLOW else (274,))]
+        kept = [tags[code] for code in sorted(codes) if code in tags]
         options["extratags"] = [(tag.code, int(tag.dtype), tag.count, _tag_bytes(tiff, tag), True) for tag in kept]
         options["software"] = False  # tifffile's own name
     return options
@@ -145,11 +155,12 @@ def _write_png(path: Path, array: NDArray[Any], like: Path | None) -> None:
 
 
 def _png_options(like: Path) -> dict[str, Any]:
+    """Also of a JPEG."""
     from PIL import Image, PngImagePlugin
 
     with Image.open(like) as image:
         image.load()  # text may stand behind the pixels
-        kept = ["dpi", "exif", *(["icc_profile", "gamma"] if image.mode in ("L", "I", "I;16") else [])]
+        kept = ["dpi", "exif", *(["icc_profile"] if image.mode in ("L", "I", "I;16") else [])]
         options = {name: image.info[name] for name in kept if name in image.info}
         chunks = PngImagePlugin.PngInfo()
         for key, value in getattr(image, "text", {}).items():
@@ -218,23 +229,27 @@ def _write_nifti(path: Path, array: NDArray[Any], like: Path | None, stored: boo
 def _write_itk(path: Path, array: NDArray[Any], like: Path | None) -> None:
     import itk
 
-    source = itk.imread(os.fspath(like)) if like is not None else None
+    source = open_itk(like) if like is not None else None
     if source is not None and array.ndim == 3:
         array = volume_of(array, list(source.GetLargestPossibleRegion().GetSize())[::-1], itk_slice_axis(source))
-    image = itk.image_from_array(np.ascontiguousarray(array))
+    try:
+        image = itk.image_from_array(np.ascontiguousarray(array))
+    except (KeyError, itk.TemplateTypeError):
+        raise InputError(f"ITK for Python has no images of {array.dtype}", "convert it to float32 first") from None
     packed = like is not None and _is_packed(like)
     if source is not None:
         image.CopyInformation(source)
         image.SetMetaDataDictionary(source.GetMetaDataDictionary())
     # A header apart from its pixels could not appear whole, so MetaImage keeps them in one file, whatever its suffix.
-    written = path.with_suffix(".mha") if image_suffix(path) == ".mhd" else path
+    # ITK knows its formats by small letters only.
+    written = path.with_suffix(".nrrd" if image_suffix(path) == ".nrrd" else ".mha")
     try:
         itk.imwrite(image, os.fspath(written), compression=packed)
         if written != path:
             os.replace(written, path)
     except RuntimeError as error:
-        reason = " ".join(str(error).split("\n")[-1].split())
-        raise InputError(f"cannot write {image_suffix(path)}: {reason[:200]}", "check free space") from error
+        reason = " ".join(str(error).strip().split("\n")[-1].split())
+        raise OSError(errno.EIO, f"ITK cannot: {reason[:200] or 'no reason given'}") from error
     finally:
         if written != path:
             written.unlink(missing_ok=True)
@@ -256,8 +271,9 @@ def _write_npz(path: Path, array: NDArray[Any], like: Path | None) -> None:
     if like is not None:
         with np.load(like, allow_pickle=False) as archive:
             (name,) = archive.files
-    with path.open("wb") as stream:
-        np.savez_compressed(stream, **{name: array})  # type: ignore[arg-type]
+    # Not by np.savez_compressed, which takes some names for its own parameters.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(f"{name}.npy", "w") as stream:
+        np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 _Writer = Callable[[Path, NDArray[Any], Path | None], None]

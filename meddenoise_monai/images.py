@@ -35,6 +35,7 @@ __all__ = [
     "image_suffix",
     "is_dicom",
     "nifti_model",
+    "open_itk",
     "read_image",
 ]  # fmt: skip
 
@@ -266,16 +267,32 @@ def _read_tiff(path: Path) -> NDArray[Any]:
             )
         try:
             array: NDArray[Any] = series.asarray()
-        except ValueError as error:
+        except Exception as error:
             if "imagecodecs" not in str(error):
                 raise
-            return _read_picture(path)  # Pillow brings LZW, JPEG and CCITT with it
+            return _by_pillow(path, page)
         samples = series.axes.find("S")
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             return _to_grey((page.colormap.T[array] >> 8).astype(np.uint8))
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and array.dtype.kind in "bu":
             array = np.asarray(~array if array.dtype == bool else array.dtype.type(2**page.bitspersample - 1) - array)
     return array if samples < 0 else _to_grey(np.moveaxis(array, samples, -1))
+
+
+def _by_pillow(path: Path, page: Any) -> NDArray[Any]:
+    """LZW, JPEG and CCITT, which Pillow brings with it, in the file's own type."""
+    import tifffile
+
+    array, dtype = _read_picture(path), np.dtype(page.dtype)
+    if array.dtype != dtype and page.bitspersample >= 8 and page.photometric != tifffile.PHOTOMETRIC.PALETTE:
+        # Pillow has no types but a few: it widens some, and misreads the sign of others.
+        own = array.view(dtype) if array.dtype.itemsize == dtype.itemsize else array.astype(dtype)
+        if array.dtype.itemsize != dtype.itemsize and not np.array_equal(own, array):
+            raise InputError(f"cannot read {dtype} in this compression", "save it uncompressed, or with deflate")
+        array = own
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and dtype == np.uint16:  # of 8 bits Pillow turns itself
+        array = np.uint16(65535) - array
+    return array
 
 
 def _read_nifti(path: Path) -> NDArray[Any]:
@@ -313,10 +330,29 @@ def _close(image: Any) -> None:
         image.dataobj.file_like.close()
 
 
+def open_itk(path: Path) -> Any:
+    """An ITK image of a MetaImage or NRRD file.
+
+    Raises
+    ------
+    InputError
+        If ITK's Python wrapping knows no such images.
+    """
+    import itk
+
+    kind = itk.NrrdImageIO if image_suffix(path) == ".nrrd" else itk.MetaImageIO  # not by the suffix, which may be .MHA
+    try:
+        return itk.imread(os.fspath(path), imageio=kind.New())
+    except itk.TemplateTypeError:
+        raise InputError(
+            "ITK for Python has no images of this type of pixels or number of axes", "convert it to float32, 2D or 3D"
+        ) from None
+
+
 def _read_itk(path: Path) -> NDArray[Any]:
     import itk
 
-    image = itk.imread(os.fspath(path))
+    image = open_itk(path)
     array: NDArray[Any] = itk.array_from_image(image)
     components = image.GetNumberOfComponentsPerPixel()
     if components not in (1, 3, 4):

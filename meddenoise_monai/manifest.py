@@ -37,6 +37,13 @@ class Manifest:
         Where the results go; made if need be.
     identity
         All that a result depends on besides its source. Records of a job of another identity are forgotten.
+    source
+        The folder that the sources lie in. Of another one only results of the very same files count.
+
+    Raises
+    ------
+    InputError
+        If there is a `manifest.json` of something else.
 
     Attributes
     ----------
@@ -46,23 +53,31 @@ class Manifest:
         Whether the job before was killed: half files of it may lie about.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | os.PathLike[str], identity: Mapping[str, Any], source: Path) -> None:
+        self.folder, self.source = Path(folder), os.path.realpath(source)
         self.identity = json.loads(json.dumps(identity))
         self.files: dict[str, dict[str, Any]] = {}
         self.cut_off = (self.folder / _JOURNAL).is_file()
         self._journal: IO[str] | None = None
         self._lock = threading.Lock()  # writing threads share the journal
+        self._elsewhere: set[str] = set()
         for content in (self._read_manifest(), *self._read_journal()):
             if content.get("job") == self.identity:
                 self.files.update(content["files"])
+                here = content.get("source") == self.source
+                (self._elsewhere.difference_update if here else self._elsewhere.update)(content["files"])
 
     def _read_manifest(self) -> dict[str, Any]:
-        try:
-            content = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        path = self.folder / MANIFEST
+        if not path.is_file():
             return {}
-        return content if isinstance(content, dict) and isinstance(content.get("files"), dict) else {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = None
+        if isinstance(content, dict) and isinstance(content.get("files"), dict) and "job" in content:
+            return content
+        raise InputError(f"{path} is none that was written here", "choose another output, or move that file away")
 
     def _read_journal(self) -> list[dict[str, Any]]:
         try:
@@ -78,8 +93,9 @@ class Manifest:
         return [content for content in found if isinstance(content, dict) and isinstance(content.get("files"), dict)]
 
     def begun(self, name: str) -> bool:
-        """Whether this job, or one of the same identity before, has begun or done `name`: it may be replaced."""
-        return self.files.get(name, {}).get("status") in ("begun", "done")
+        """Whether this job, or one of the same identity and source before, has begun `name`: it may be replaced."""
+        entry = self.files.get(name, {}) if name not in self._elsewhere else {}
+        return entry.get("status") == "begun" or "output" in entry
 
     def is_done(self, name: str, source: Path) -> bool:
         """Whether the result of `source` is there, whole, and of this very source."""
@@ -105,13 +121,15 @@ class Manifest:
         self._append(name, {"status": "done", "output": result.relative_to(self.folder).as_posix(), **digests, **facts})
 
     def failed(self, name: str, error: str) -> None:
-        """To be called if there is none."""
-        self._append(name, {"status": "failed", "error": error})
+        """To be called if there is none; a result of before stays this job's."""
+        made = {key: value for key, value in self.files.get(name, {}).items() if key in ("output", "output_sha256")}
+        self._append(name, {"status": "failed", "error": error, **made})
 
     def _append(self, name: str, entry: dict[str, Any]) -> None:
-        line = json.dumps({"job": self.identity, "files": {name: entry}})
+        line = json.dumps({"job": self.identity, "source": self.source, "files": {name: entry}})
         with self._lock:
             self.files[name] = entry
+            self._elsewhere.discard(name)
             self._write(line)
 
     def _write(self, line: str) -> None:
@@ -140,6 +158,6 @@ class Manifest:
             self._journal.close()
         self._journal = None
         with replace_whole(self.folder / MANIFEST) as temporary:
-            content = {"job": self.identity, "files": dict(sorted(self.files.items()))}
+            content = {"job": self.identity, "source": self.source, "files": dict(sorted(self.files.items()))}
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
         (self.folder / _JOURNAL).unlink(missing_ok=True)

@@ -13,7 +13,8 @@ from . import __version__
 from .dicom import Derivation, derive, write_dicom
 from .errors import InputError, MeddenoiseError
 from .image_writing import WRITABLE_SUFFIXES, write_image
-from .images import NIFTI_SUFFIXES, ImageData, image_suffix, is_dicom, nifti_model
+from .images import NIFTI_SUFFIXES, TIFF_SUFFIXES, ImageData, image_suffix, is_dicom, nifti_model
+from .slices import nifti_slice_axis, slices_first
 
 __all__ = ["output_path", "write_result"]
 
@@ -66,25 +67,34 @@ def write_result(
     """
     if not all(np.isfinite(line).all() for line in values):
         raise InputError("the result holds NaN or infinite values", "are the weights whole?")
-    if source.dicom is not None:
+    try:
+        if source.dicom is None:
+            return _write_image(path, values, source)
         change = values.astype(np.float64) - source.array
         made = derivation or Derivation(__version__, "", "settings unknown")
-        try:
-            derived = derive(source.dicom, change, made, transfer_syntax, keep_private)
-        except MeddenoiseError:
-            raise
-        except Exception as error:  # a header that is broken in ways of its own; the other files go on
-            raise InputError(f"cannot derive from {source.path}: {error}", "is the header whole?") from error
-        return write_dicom(path, derived)
+        return write_dicom(path, derive(source.dicom, change, made, transfer_syntax, keep_private))
+    except MeddenoiseError:
+        raise
+    except Exception as error:  # a header that is broken in ways of its own; the other files go on
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"cannot make a result of {source.path}: {reason}", "is its header whole?") from error
+
+
+def _write_image(path: str | os.PathLike[str], values: NDArray[Any], source: ImageData) -> Path:
+    """All but DICOM."""
     old, new = image_suffix(source.path), image_suffix(path)
     if old in NIFTI_SUFFIXES:
         model = nifti_model(source.path)
         slope, intercept = model.dataobj.slope, model.dataobj.inter
-        stored = values if (slope, intercept) == (1, 0) else (values.astype(np.float64) - intercept) / slope
+        if values is source.array:  # not denoised: the stored values themselves, which no rescaling gives back exactly
+            stored = slices_first(np.asanyarray(model.dataobj.get_unscaled()).T, nifti_slice_axis(model))
+        else:
+            stored = values if (slope, intercept) == (1, 0) else (values.astype(np.float64) - intercept) / slope
         return write_image(path, _as_type(stored, model.get_data_dtype().newbyteorder("=")), source.path, stored=True)
     if old == ".par":
         return write_image(path, _as_type(values, np.dtype(np.float32)), source.path)
-    return write_image(path, _as_type(values, source.array.dtype), source.path if old == new else None)
+    akin = old == new or {old, new} <= set(TIFF_SUFFIXES) or (old in (".jpg", ".jpeg") and new == ".png")
+    return write_image(path, _as_type(values, source.array.dtype), source.path if akin else None)
 
 
 def _as_type(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -47,4 +47,8 @@ def replace_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {path}: {error.strerror or error}", "check free space and permissions")
+    told: BaseException | None = error
+    while told is not None and not getattr(told, "strerror", None):  # some libraries raise an OSError of their own
+        told = told.__cause__ or told.__context__
+    reason = told.strerror if isinstance(told, OSError) else " ".join(str(error).split())[-200:]
+    return InputError(f"cannot write {path}: {reason}", "check free space and permissions")

@@ -314,6 +314,76 @@ def test_the_manifest_says_what_became_of_each_file(folder: Path, tmp_path: Path
         assert entry["removed"] == pytest.approx(np.sqrt(np.mean(removed**2.0)), rel=1e-3)
 
 
+def test_results_of_another_source_are_not_replaced(tmp_path: Path, model: Path) -> None:
+    first, second, moved = (tmp_path / name for name in ("first", "second", "moved"))
+    for number, place in enumerate((first, second)):
+        place.mkdir()
+        Image.fromarray(pixels(number)).save(place / "IM0001.png")
+    output = tmp_path / "out"
+    denoise_files(first, output, model=model)
+    before = digests(output)
+    with pytest.raises(InputError, match="of another source"):
+        denoise_files(second, output, model=model)
+    assert digests(output) == before
+    first.rename(moved)  # the very same file may lie elsewhere
+    assert denoise_files(moved, output, model=model).unchanged == 1
+    assert denoise_files(second, output, model=model, overwrite=True).written == 1
+
+
+def test_a_source_that_was_broken_for_a_while_does_not_end_the_job(folder: Path, tmp_path: Path, model: Path) -> None:
+    output, film = tmp_path / "out", folder / "film.png"
+    denoise_files(folder, output, model=model)
+    whole = film.read_bytes()
+    film.write_bytes(whole[:100])
+    assert len(denoise_files(folder, output, model=model).skipped) == 1
+    film.write_bytes(whole)
+    assert denoise_files(folder, output, model=model).skipped == {}
+    assert entries(output)["film.png"]["status"] == "done"
+
+
+def test_a_manifest_of_something_else_is_left_alone(folder: Path, tmp_path: Path, model: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text('{"my": "precious"}')
+    with pytest.raises(InputError, match="none that was written here"):
+        denoise_files(folder, tmp_path / "out", model=model)
+    assert (tmp_path / "out" / "manifest.json").read_text() == '{"my": "precious"}'
+
+
+def test_what_goes_wrong_with_one_file_does_not_end_the_job(
+    folder: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from meddenoise_monai import denoising
+
+    def fails(path: Path, *rest: Any) -> Path:
+        if path.name == "film.png":
+            raise KeyError("itkImageUL3")
+        return write_result(path, *rest)
+
+    write_result = denoising.write_result
+    monkeypatch.setattr(denoising, "write_result", fails)
+    summary = denoise_files(folder, tmp_path / "out", model=model)
+    assert summary.written == len(FORMATS) - 1
+    (reason,) = summary.skipped.values()
+    assert "KeyError: 'itkImageUL3'" in reason
+
+
+def test_pictures_replace_nothing_and_are_made_for_results_that_are_there(
+    folder: Path, tmp_path: Path, model: Path
+) -> None:
+    output, shown = tmp_path / "out", tmp_path / "shown"
+    denoise_files(folder, output, model=model)
+    first = digests(output)
+    assert denoise_files(folder, output, model=model, preview=shown).unchanged == 0
+    assert digests(output) == first
+    assert {path.relative_to(shown).as_posix() for path in shown.rglob("*.png")} == {f"{name}.png" for name in FORMATS}
+    assert denoise_files(folder, output, model=model, preview=shown).written == 0
+    Image.fromarray(pixels(5)).save(folder / "film.png.png")
+    with pytest.raises(InputError, match=r"exist already.*film\.png\.png"):
+        denoise_files(folder / "film.png", tmp_path / "one", model=model, preview=folder)
+    with pytest.raises(UsageError, match="would replace an image"):
+        denoise_files(folder / "a" / "film.jpg", tmp_path / "one", model=model, preview=tmp_path / "one")
+
+
 def test_masks_are_refused_unless_forced(
     folder: Path, tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -323,7 +393,9 @@ def test_masks_are_refused_unless_forced(
         Image.fromarray(mask).save(folder / name)
     summary = denoise_files(folder, tmp_path / "out", model=model)
     assert (summary.written, len(summary.skipped)) == (len(FORMATS), 2)
-    assert all("2 different values, as masks do" in reason for reason in summary.skipped.values())
+    assert all(
+        "2 different values, each constant over areas, as masks do" in reason for reason in summary.skipped.values()
+    )
     assert not (tmp_path / "out" / "mask.png").exists()
     with pytest.raises(InputError, match="as masks do") as caught:
         denoise_files(folder / "mask.png", tmp_path / "one", model=model)
@@ -366,7 +438,7 @@ def test_a_second_run_does_what_is_missing_changed_or_torn(folder: Path, tmp_pat
     third = denoise_files(folder, output, model=model)
     assert (third.written, third.unchanged) == (3, len(FORMATS) - 3)
     assert {name for name, digest in digests(output).items() if digest != first[name]} == {"a/film.pgm"}
-    with pytest.raises(InputError, match="exist already, of other weights or settings"):
+    with pytest.raises(InputError, match="exist already, of another source, other weights or settings"):
         denoise_files(folder, output, model=model, strength=0.5)
     assert denoise_files(folder, output, model=model, strength=0.5, overwrite=True).written == len(FORMATS)
 

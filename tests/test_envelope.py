@@ -42,9 +42,10 @@ def test_noise_of_any_usual_strength_is_estimated_without_a_warning(share: float
 
 
 def test_stronger_noise_than_was_trained_on_is_named_with_its_strength() -> None:
-    seen = examine(texture() + RNG.normal(0, 700, (200, 220)), IntensityScale(0, 2000))
+    seen = examine(texture() + np.random.default_rng(3).normal(0, 700, (200, 220)), IntensityScale(0, 2000))
     assert set(seen.warnings) == {"strong"}
-    assert "35% of the range" in seen.warnings["strong"]
+    assert seen.sigma == pytest.approx(700, rel=0.05)
+    assert f"{seen.sigma / 2000:.0%} of the range" in seen.warnings["strong"]
     assert "29%" in seen.warnings["strong"]
 
 
@@ -79,6 +80,37 @@ def test_noisy_images_are_no_label_maps(sigma: float, seed: int) -> None:
     padded = np.zeros((300, 300), np.uint8)
     padded[:64, :64] = np.clip(np.rint(noisy), 0, 255)
     assert not label_map(padded)
+
+
+def cut_out(background: int, noise: float, around: int = 0) -> NDArray[np.int16]:
+    """A noisy disc of 60 pixels in a large frame of one value."""
+    rows, columns = np.indices((512, 512))
+    disc = np.hypot(rows - 256, columns - 256) < 60
+    image = np.where(disc, around + RNG.normal(0, noise, disc.shape), background)
+    return np.asarray(np.rint(image), np.int16)
+
+
+FRAME = np.hypot(*(np.indices((512, 512)) - 256)) < 250
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        cut_out(0, 20),  # an organ, all else 0 HU
+        cut_out(0, 100),  # z-scores of a brain without its skull, times 100
+        cut_out(128, 9, around=128),  # a difference image
+        np.where(FRAME, cut_out(-1000, 20), -1024),  # air, and corners outside of the view
+        RNG.poisson(0.7, (64, 64)),  # few counts
+        np.rint(100 + RNG.normal(0, 0.5, (64, 64))),
+    ],
+)
+def test_images_in_frames_and_of_few_counts_are_no_label_maps(image: NDArray[Any]) -> None:
+    assert not label_map(image)
+
+
+@pytest.mark.parametrize("shape", [(200, 1), (1, 200), (1, 1)])
+def test_a_line_is_no_label_map(shape: tuple[int, int]) -> None:
+    assert not label_map(np.arange(shape[0] * shape[1]).reshape(shape))
 
 
 @pytest.mark.parametrize("name", ["camera", "moon", "coins", "text", "clock", "page", "gravel", "brick", "grass"])

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import resource
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -256,6 +257,40 @@ def test_npz_keeps_its_name(tmp_path: Path) -> None:
     with np.load(write_image(tmp_path / "b.npz", DEEP // 2, like=tmp_path / "a.npz")) as archive:
         assert archive.files == ["scan"]
         np.testing.assert_array_equal(archive["scan"], DEEP // 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"planarconfig": "separate"}, {"ome": True}])
+def test_a_grey_picture_in_colour_has_no_description_of_its_axes(tmp_path: Path, options: dict[str, Any]) -> None:
+    colour = np.stack([GREY] * 3, 0 if options.get("planarconfig") == "separate" else -1)
+    tifffile.imwrite(tmp_path / "a.tif", colour, photometric="rgb", resolution=(30, 30), **options)
+    written = write_image(tmp_path / "b.tif", read_image(tmp_path / "a.tif").array, like=tmp_path / "a.tif")
+    np.testing.assert_array_equal(tifffile.imread(written), GREY)
+    np.testing.assert_array_equal(read_image(written).array, GREY)
+    with tifffile.TiffFile(written) as tiff:
+        assert tiff.pages.first.resolution == (30, 30)
+
+
+def test_the_orientation_of_a_tiff_is_kept(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY, extratags=[(274, 3, 1, 6, True)], metadata=None)
+    with tifffile.TiffFile(write_image(tmp_path / "b.tif", GREY, like=tmp_path / "a.tif")) as tiff:
+        assert tiff.pages.first.tags[274].value == 6
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "args", "kwds"])
+def test_npz_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open(f"{name}.npy", "w") as stream:
+        np.lib.format.write_array(stream, DEEP)
+    with np.load(write_image(tmp_path / "b.npz", DEEP // 2, like=tmp_path / "a.npz")) as archive:
+        assert archive.files == [name]
+        np.testing.assert_array_equal(archive[name], DEEP // 2)
+
+
+@pytest.mark.parametrize("suffix", [".MHA", ".MHD", ".NRRD", ".NII.GZ", ".TIF"])
+def test_suffixes_in_capitals(tmp_path: Path, suffix: str) -> None:
+    path = write_image(tmp_path / f"a{suffix}", VOLUME)
+    np.testing.assert_array_equal(read_image(path).array, VOLUME)
+    again = write_image(tmp_path / f"b{suffix}", VOLUME // 2, like=path)
+    np.testing.assert_array_equal(read_image(again).array, VOLUME // 2)
 
 
 def test_metadata_that_cannot_be_kept_are_named_and_do_not_stop_the_rest(

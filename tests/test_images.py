@@ -463,3 +463,30 @@ def test_nifti_that_is_no_image_is_refused(tmp_path: Path) -> None:
     source = Path(nibabel.__file__).parent / "tests" / "data" / "row_major.dconn.nii"
     with pytest.raises(InputError, match="which is no image of pixels"):
         read_image(source)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "uint32", "float32"])
+def test_lzw_keeps_its_type(tmp_path: Path, dtype: str) -> None:
+    low, high = (-1, 1) if dtype == "float32" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    array = np.random.default_rng(0).uniform(low, high, (12, 13)).astype(dtype)
+    write_lzw(tmp_path / "a.tif", array)
+    read = read_image(tmp_path / "a.tif").array
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, array)
+
+
+def write_lzw(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """An LZW-compressed TIFF without a compressor: codes of 9 bits, with a clear code before the table would grow."""
+    data, bits = array.astype(array.dtype.newbyteorder("<")).tobytes(), ""
+    for start in range(0, len(data), 200):
+        bits += f"{256:09b}" + "".join(f"{byte:09b}" for byte in data[start : start + 200])
+    bits += f"{257:09b}"
+    bits += "0" * (-len(bits) % 8)
+    packed = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    kind = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
+    height, width = array.shape
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 8 * array.dtype.itemsize), (259, 3, 5), (262, 3, 1),
+            (273, 4, 8), (277, 3, 1), (278, 4, height), (279, 4, len(packed)), (339, 3, kind)]  # fmt: skip
+    offset = 8 + len(packed) + len(packed) % 2
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", c, t, 1, v) for c, t, v in tags)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, offset) + packed.ljust(offset - 8, b"\0") + directory + b"\0" * 4)

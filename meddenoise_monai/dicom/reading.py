@@ -113,7 +113,7 @@ def read_dicom(path: str | os.PathLike[str]) -> DicomImage:
     """
     import pydicom
 
-    with _silence():
+    with silence():
         dataset = pydicom.dcmread(Path(path))
         if reason := refusal(dataset):
             raise InputError(reason, "leave it out: grey images can be denoised")
@@ -131,7 +131,7 @@ def read_dicom(path: str | os.PathLike[str]) -> DicomImage:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """pydicom comments on every slightly irregular file, and logs a traceback for each decoder that fails."""
     logger = logging.getLogger("pydicom")
     level = logger.level
@@ -169,5 +169,12 @@ def _padding_range(dataset: Dataset) -> tuple[int, int] | None:
     if value is None:
         return None
     limit = dataset.get("PixelPaddingRangeLimit")
-    first, last = sorted((int(value), int(value if limit is None else limit)))
+    first, last = sorted(_as_stored(dataset, int(number)) for number in (value, value if limit is None else limit))
     return first, last
+
+
+def _as_stored(dataset: Dataset, value: int) -> int:
+    """The padding value with the sign of the pixels: some files give it as US beside signed pixels, or the reverse."""
+    if dataset.get("PixelRepresentation") == 1:
+        return value - 2**16 if value >= 2**15 else value
+    return value + 2**16 if value < 0 else value

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, UsageError
 from ..whole_files import replace_whole
-from .reading import DicomImage
+from .reading import DicomImage, silence
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
@@ -204,7 +204,8 @@ def write_dicom(path: str | os.PathLike[str], dataset: FileDataset) -> Path:
     path = Path(path)
     with replace_whole(path) as temporary:
         try:
-            dataset.save_as(temporary, enforce_file_format=True)
+            with silence():
+                dataset.save_as(temporary, enforce_file_format=True)
         except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"cannot encode {path.name}: {reason}", "is the source whole?") from error

@@ -131,6 +131,21 @@ def test_frames_of_an_enhanced_object_have_their_own_slopes(tmp_path: Path) -> N
     assert dataset.PerFrameFunctionalGroupsSequence[0].CTImageFrameTypeSequence[0].FrameType[0] == "ORIGINAL"
 
 
+@pytest.mark.parametrize(("signed", "value"), [(1, 63536), (0, -2000)])
+def test_padding_with_the_wrong_sign_is_padding(tmp_path: Path, signed: int, value: int) -> None:
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    stored = dataset.pixel_array.astype(np.int16 if signed else np.uint16)
+    stored[:20] = np.int16(-2000) if signed else np.uint16(63536)
+    dataset.PixelRepresentation, dataset.PixelData = signed, stored.tobytes()
+    dataset["PixelPaddingValue"] = pydicom.DataElement(0x00280120, "US" if signed else "SS", value)
+    dataset.save_as(tmp_path / "a.dcm")
+    image = read_dicom(tmp_path / "a.dcm")
+    assert image.padding[:20].all()
+    assert image.values().min() > -2000
+    result = derive(image, nothing(image) + 5, DERIVATION)
+    np.testing.assert_array_equal(result.pixel_array[:20], stored[:20])
+
+
 # --- Attributes -------------------------------------------------------------------------------------------------------
 
 
