@@ -211,7 +211,8 @@ def test_a_killed_process_leaves_whole_files_and_is_gone_on_with(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_interrupts
     ) as process:
         deadline = time.monotonic() + 90
-        while not list((tmp_path / "out").rglob("[!.]*.png")) and time.monotonic() < deadline:
+        # The third, so that of one at least the record is complete, too.
+        while len(list((tmp_path / "out").rglob("[!.]*.png"))) < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
