@@ -263,12 +263,12 @@ def denoise_files(
                     continue
                 # A full disk would refuse all other files, too, each after its computation.
                 disk = problem.message.startswith("cannot write") and isinstance(problem.__cause__, OSError)
+                message = problem.message
+                if manifest is not None and not disk:
+                    manifest.failed(_name(path, source), message)
                 if strict or disk or len(targets) == 1:
                     raise problem
-                message = problem.message
                 skipped[str(path)] = message
-                if manifest is not None:
-                    manifest.failed(_name(path, source), message)
                 _log.warning("skipped: %s", message if str(path) in message else f"{path}: {message}")
     finally:
         if manifest is not None:

@@ -530,6 +530,8 @@ def test_nothing_usable_fails(tmp_path: Path, model: Path) -> None:
     with pytest.raises(InputError, match=r"broken\.png") as caught:  # the file's own error, and its own hint
         denoise_files(tmp_path / "in", tmp_path / "out", model=model)
     assert "whole" in caught.value.hint
+    record = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert record["files"]["broken.png"]["status"] == "failed"
     (tmp_path / "in" / "second.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"none of 2 file\(s\)") as caught:
         denoise_files(tmp_path / "in", tmp_path / "out", model=model)
