@@ -21,12 +21,12 @@ from .dicom import Derivation, check_derivable, check_transfer_syntax
 from .envelope import examine, label_map
 from .errors import InputError, UsageError
 from .images import DICOM_SUFFIXES, IMAGE_SUFFIXES, ImageData, find_images, image_suffix, is_dicom, read_image
-from .inference import Denoiser, load_denoiser, weights_fingerprint
+from .inference import Denoiser, load_denoiser
 from .manifest import Manifest
 from .noise import PoissonGaussianStabiliser
 from .previews import write_preview
 from .results import output_path, write_result
-from .treatments import check_request, choose_treatment
+from .treatments import check_request
 from .whole_files import TEMPORARY
 
 __all__ = ["DenoiseSummary", "denoise_files"]
@@ -142,7 +142,7 @@ def _result(denoise: Denoiser, task: _Task, options: Mapping[str, Any], strength
     mirror = scale.low + scale.high if scale.inverted and options["noise"] in _SYMMETRIC else None
     if mirror is not None:
         array = (mirror - array.astype(np.float64)).astype(array.dtype)
-    treatment = choose_treatment(array, **options)
+    treatment = denoise.treatment(array, **options)
     if treatment.warning:
         task.warnings["correlated"] = treatment.warning
         treatment = dataclasses.replace(treatment, warning="")
@@ -208,7 +208,7 @@ def denoise_files(
     settings = {"noise": noise, "sigma": sigma, "gain": gain, "strength": strength}
     derivation = Derivation(
         __version__,
-        weights_fingerprint(denoise.network),
+        denoise.fingerprint,
         ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None),
     )
     form = transfer_syntax, keep_private

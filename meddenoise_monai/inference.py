@@ -136,10 +136,18 @@ class Denoiser:
         How to run it; by default tiled, in the device's fastest fitting precision.
     device
         Where.
+    correlated
+        A second network of the same shapes, trained on correlated noise, by which such noise is recognised and removed.
+        Without one it is picked apart (`choose_treatment`), which finds and removes less of it. Only beside a 2D
+        network and a `TiledInferer`.
     """
 
     def __init__(
-        self, network: nn.Module, inferer: Inferer | None = None, device: str | torch.device | None = None
+        self,
+        network: nn.Module,
+        inferer: Inferer | None = None,
+        device: str | torch.device | None = None,
+        correlated: nn.Module | None = None,
     ) -> None:
         self.device = torch.device(device) if device is not None else next(network.parameters()).device
         if self.device.type == "cpu":
@@ -147,6 +155,25 @@ class Denoiser:
         self.network = channels_last(network.to(self.device)).eval()
         self.spatial_dims = _spatial_dims(network)
         self.inferer = inferer if inferer is not None else TiledInferer(spatial_dims=self.spatial_dims)
+        self.correlated = None
+        if correlated is not None and self._tiles:
+            self.correlated = channels_last(correlated.to(self.device)).eval()
+
+    @property
+    def fingerprint(self) -> str:
+        """`weights_fingerprint` of the network, or of both."""
+        return weights_fingerprint(self.network, *([] if self.correlated is None else [self.correlated]))
+
+    def treatment(self, image: NDArray[Any], noise: str | Stabiliser = "auto", sigma: float | None = None) -> Treatment:
+        """What this denoiser does to an image, as `choose_treatment` chooses it, to be given to a call as `noise`."""
+        return choose_treatment(image, noise, sigma, None if self.correlated is None else self._without_correlated)
+
+    def _without_correlated(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert isinstance(self.inferer, TiledInferer)
+        assert self.correlated is not None
+        with torch.inference_mode():
+            batch = torch.from_numpy(pictures)[:, None].to(self.device)
+            return np.asarray(self.inferer.run_untiled(batch, self.correlated)[:, 0].cpu().numpy())
 
     def __call__(
         self,
@@ -169,7 +196,7 @@ class Denoiser:
             Share of the found noise to remove: 0 returns the input (as float32), 1 is everything.
         noise
             ``"auto"``, ``"gaussian"``, ``"poisson"``, ``"rician"``, ``"correlated"``, or a `Stabiliser` of known
-            parameters, see `choose_treatment`, whose answer can be given, too. Its warnings are logged.
+            parameters, see `choose_treatment`. What `treatment` answers can be given, too. Its warnings are logged.
 
         Returns
         -------
@@ -199,7 +226,9 @@ class Denoiser:
         if strength == 0.0 or sigma == 0.0 or low == high:
             return values.astype(np.float32)
         _warn_of_range(values, low, high)
-        treatment = noise if isinstance(noise, Treatment) else choose_treatment(values, noise, sigma)
+        treatment = noise if isinstance(noise, Treatment) else self.treatment(values, noise, sigma)
+        if treatment.correlated and self.correlated is None:
+            raise UsageError("this denoiser has no network for correlated noise", "take what its own treatment() says")
         if treatment.warning:
             _log.warning("%s", treatment.warning)
         if self.spatial_dims == 3 and treatment.steps != (1, 1):
@@ -222,28 +251,34 @@ class Denoiser:
             scale = IntensityScale.of(values)
         else:  # it grows with the values
             scale = IntensityScale.of(stabiliser.forward(np.array([values.min(), values.max()])))
-        noise = np.empty(values.shape, np.float32)
-        for write, read, core in self._blocks(values.shape, treatment.steps):
-            piece = values[read]
-            unit = torch.from_numpy(scale.to_unit(piece if stabiliser is None else stabiliser.forward(piece)))
-            with torch.inference_mode():
-                denoised = self._denoised(unit.to(self.device), treatment.steps).cpu()
-                if stabiliser is None:
-                    found = ((unit - denoised) * scale.width).numpy()
-                else:
-                    found = piece - stabiliser.inverse(scale.from_unit(denoised.numpy()))
-            noise[write] = found[core]
+        noise = np.zeros(values.shape, np.float32)
+        passes = [(self.network, treatment.steps)]
+        if treatment.correlated:
+            assert self.correlated is not None
+            rows, columns = treatment.steps
+            passes = [(self.correlated, steps) for steps in (treatment.steps, (2 * rows, 2 * columns))]
+        for network, steps in passes:
+            for write, read, core in self._blocks(values.shape, steps):
+                piece = values[read]
+                unit = torch.from_numpy(scale.to_unit(piece if stabiliser is None else stabiliser.forward(piece)))
+                with torch.inference_mode():
+                    denoised = self._denoised(unit.to(self.device), network, steps).cpu()
+                    if stabiliser is None:
+                        found = ((unit - denoised) * scale.width).numpy()
+                    else:
+                        found = piece - stabiliser.inverse(scale.from_unit(denoised.numpy()))
+                noise[write] += found[core] / len(passes)
         return noise
 
-    def _denoised(self, unit: Tensor, steps: tuple[int, int]) -> Tensor:
+    def _denoised(self, unit: Tensor, network: nn.Module, steps: tuple[int, int]) -> Tensor:
         """The network's answer to (H, W) or (D, H, W) on the [0, 1] scale."""
         if not self._tiles:
-            answer: Tensor = self.inferer(unit[None, None], self.network)[0, 0]
+            answer: Tensor = self.inferer(unit[None, None], network)[0, 0]
             return answer
         assert isinstance(self.inferer, TiledInferer)
         height, width = unit.shape[-2:]
         padded = pad_to_multiple(unit.reshape(-1, 1, height, width), max(steps))  # powers of 2
-        joined = join_phases(self.inferer.run_untiled(split_phases(padded, steps), self.network), steps)
+        joined = join_phases(self.inferer.run_untiled(split_phases(padded, steps), network), steps)
         return joined[..., :height, :width].reshape(unit.shape)
 
     @property
@@ -317,7 +352,8 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
     Parameters
     ----------
     path
-        A ``model.pt``; by default the released weights. The network's width and depth are read from it.
+        A ``model.pt``; by default the released weights. The network's width and depth are read from it. If a
+        ``model_correlated.pt`` lies beside it, that is its partner for correlated noise.
     device
         ``"cpu"``, ``"cuda"``, …; by default CUDA where there is one.
 
@@ -329,6 +365,18 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
         If the device cannot be had.
     """
     path = Path(path) if path is not None else released_weights()
+    partner = path.with_name(f"{path.stem}_correlated{path.suffix}")
+    network = _default_network(path)
+    correlated = _default_network(partner) if partner.is_file() else None
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return Denoiser(network, device=where, correlated=correlated)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        raise UsageError(f"cannot use the device {device!r}", "take cpu, or cuda where there is one") from error
+
+
+def _default_network(path: Path) -> ResidualDenoisingAutoencoder:
+    """The default network of the width and depth that its weights have."""
     state = load_weights(path)
     try:
         network = ResidualDenoisingAutoencoder.from_state_dict(state)
@@ -338,11 +386,7 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
         raise InputError(
             f"{path} holds weights of another network", "build it, load_state_dict, and wrap it in Denoiser(network)"
         ) from error
-    try:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return Denoiser(network, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise UsageError(f"cannot use the device {device!r}", "take cpu, or cuda where there is one") from error
+    return network
 
 
 def latest_weights(folder: str | os.PathLike[str]) -> Path:
@@ -357,10 +401,11 @@ def latest_weights(folder: str | os.PathLike[str]) -> Path:
     return trained if trained.is_file() else released_weights()
 
 
-def weights_fingerprint(network: nn.Module) -> str:
-    """The first 16 hex digits of the SHA-256 over names and values of all weights."""
+def weights_fingerprint(*networks: nn.Module) -> str:
+    """The first 16 hex digits of the SHA-256 over names and values of all weights, of one network or several."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for network in networks:
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

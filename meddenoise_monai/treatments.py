@@ -1,13 +1,14 @@
 """How an image is brought to a network for white Gaussian noise, and back, by the kind of noise it carries.
 
-A `Treatment` holds what that takes: a transform that makes signal-dependent noise Gaussian, or the step at which
-pixels are picked so that correlated noise falls apart into white noise.
+A `Treatment` holds what that takes: a transform that makes signal-dependent noise Gaussian; the network for correlated
+noise instead of that for white noise; or, where there is none, the step at which pixels are picked so that correlated
+noise falls apart into white noise.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -24,15 +25,16 @@ from .noise import (
     estimate_rician_sigma,
     noise_correlation,
 )
+from .recognition import Recognition, Remove, recognise
 
 __all__ = ["NOISE_KINDS", "Treatment", "check_request", "choose_treatment", "join_phases", "split_phases"]
 
 NOISE_KINDS = ("auto", "gaussian", "poisson", "rician", "correlated")
 
-# Where noise counts as correlated: pixels apart, least correlation, least sigma as a share of the image's range. Every
-# 2nd and 4th pixel are looked at, too: noise that was smoothed over pixels has next to nothing at the finest scale.
-# Images without noise look correlated, too, if they are smooth, but then there is little of it at the fine scales; only
-# dense textures such as gravel are above the limits.
+# Where noise counts as correlated without a network for such noise: pixels apart, least correlation, least sigma as a
+# share of the image's range. Every 2nd and 4th pixel are looked at, too: noise that was smoothed over pixels has next
+# to nothing at the finest scale. Images without noise look correlated, too, if they are smooth, but then there is
+# little of it at the fine scales; only dense textures such as gravel are above the limits.
 _LIMITS = {1: ((0.1, 12 / 255), (0.25, 4 / 255)), 2: ((0.25, 4 / 255),), 4: ((0.4, 8 / 255),)}
 # Pictures smaller than this say too little, more pixels than that take time and say no more.
 _SMALLEST, _LOOKED_AT = 64, 2**18
@@ -56,12 +58,16 @@ class Treatment:
         Along ``(rows, columns)``: every so-many-th pixel makes an image of its own, all of which are denoised apart and
         put together again (pixel-shuffle down-sampling, Zhou et al., "When AWGN-based Denoiser Meets Real Noises",
         AAAI 2020).
+    correlated
+        Whether the network for correlated noise takes it: at these steps and at twice these, which are averaged, for
+        noise that is smoothed over many pixels is better seen at the wider one.
     warning
         What the user should know before she trusts the result; empty if nothing.
     """
 
     stabiliser: Stabiliser | None = None
     steps: tuple[int, int] = (1, 1)
+    correlated: bool = False
     warning: str = ""
 
 
@@ -90,7 +96,9 @@ def check_request(noise: str | Stabiliser | Treatment = "auto", sigma: Any = Non
         raise UsageError("sigma has no meaning for photon counting", "leave it out, or give the gain, too")
 
 
-def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigma: float | None = None) -> Treatment:
+def choose_treatment(
+    image: NDArray[Any], noise: str | Stabiliser = "auto", sigma: float | None = None, remove: Remove | None = None
+) -> Treatment:
     """The treatment for an image.
 
     Parameters
@@ -104,11 +112,13 @@ def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigm
     sigma
         Standard deviation of the noise in the image's own units where it is known; for Rician noise that of the
         Gaussian noise in either channel. It has no meaning for photon counting, nor beside a `Stabiliser`.
+    remove
+        What takes correlated noise out of pictures, as in `recognise`; without it the image's own statistics decide.
 
     Returns
     -------
     Treatment
-        With a warning that names the correlation where ``"auto"`` has found one.
+        With a warning that names the correlation where ``"auto"`` has found one, or is in doubt.
 
     Raises
     ------
@@ -133,6 +143,8 @@ def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigm
         return Treatment(_possible(RicianStabiliser(channel), image))
     if noise == "gaussian" or (noise == "auto" and min(image.shape[-2:]) < _SMALLEST):  # too small to tell
         return Treatment()
+    if remove is not None:
+        return _recognised(recognise(image, remove, forced=noise == "correlated"), noise)
     correlation = _correlation(image, forced=noise == "correlated")
     if correlation is None:
         return Treatment()
@@ -141,9 +153,34 @@ def choose_treatment(image: NDArray[Any], noise: str | Stabiliser = "auto", sigm
         return Treatment(steps=steps)
     return Treatment(
         steps=steps,
-        warning=f"the noise of neighbouring pixels is correlated: {correlation.vertical:.2f} vertically, "
-        f"{correlation.horizontal:.2f} horizontally, as after smoothing or up-sampling; denoised at every "
-        f"{_words(steps)} pixel: check fine detail (or choose noise gaussian)",
+        warning=f"{_named(correlation)}, as after smoothing or up-sampling; denoised at every {_words(steps)} pixel: "
+        "check fine detail (or choose noise gaussian)",
+    )
+
+
+def _recognised(found: Recognition, noise: str) -> Treatment:
+    """What follows from it, `noise` being ``"auto"`` or ``"correlated"``."""
+    treatment = Treatment(steps=(found.step, found.step), correlated=True)
+    if noise == "correlated":
+        return treatment
+    if found.evident:
+        return replace(
+            treatment,
+            warning=f"{_named(found)}, as after smoothing, up-sampling or reconstruction, and was removed as such: "
+            "check fine detail (or choose noise gaussian)",
+        )
+    if found.suspected:
+        return Treatment(
+            warning=f"{_named(found)}, if it is noise and no texture; it was left in: choose noise correlated to "
+            "remove it (or noise gaussian)"
+        )
+    return Treatment()
+
+
+def _named(found: NoiseCorrelation | Recognition) -> str:
+    return (
+        f"the noise of neighbouring pixels is correlated: {found.vertical:.2f} vertically, {found.horizontal:.2f} "
+        "horizontally"
     )
 
 

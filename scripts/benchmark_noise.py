@@ -3,7 +3,8 @@
 Photon counting, Rician and smoothed noise are put on windows as in `benchmark_quality.py` (mini-MIAS' test women and
 X-rays; for Rician noise the MR and EPI slices that ship in packages). PSNR in dB: the noisy image, NL-means told the
 noise's standard deviation and tuned for each kind on windows of mini-MIAS' validation women, and our network with
-`--noise gaussian`, `--noise auto`, and the kind's own name, all blind.
+`--noise gaussian`, `--noise auto`, and the kind's own name, all blind; and with the kind's own name, but without the
+partner for correlated noise.
 
     python scripts/benchmark_noise.py --mini_mias DIR --xray DIR [--weights model.pt] [--images 10]
 """
@@ -35,9 +36,12 @@ NOISES: tuple[tuple[str, str, dict[str, float], str], ...] = (
     ("15/255, smoothed by 1.2 pixels FWHM", "correlated", {"sigma": 15 / 255, "fwhm": 1.2}, "correlated"),
     ("15/255, smoothed by 2 pixels FWHM", "correlated", {"sigma": 15 / 255, "fwhm": 2.0}, "correlated"),
     ("15/255, smoothed by 3.5 pixels FWHM", "correlated", {"sigma": 15 / 255, "fwhm": 3.5}, "correlated"),
+    ("15/255, smoothed by 6 pixels FWHM", "correlated", {"sigma": 15 / 255, "fwhm": 6.0}, "correlated"),
     ("5/255, smoothed by 2 pixels FWHM", "correlated", {"sigma": 5 / 255, "fwhm": 2.0}, "correlated"),
+    ("40/255, smoothed by 2 pixels FWHM", "correlated", {"sigma": 40 / 255, "fwhm": 2.0}, "correlated"),
+    ("15/255, as CT", "correlated", {"sigma": 15 / 255, "fwhm": 1.5, "ramp": 1.0}, "correlated"),
 )
-METHODS = ("noisy", "nlm", "ours, gaussian", "ours, auto", "ours, named")
+METHODS = ("noisy", "nlm", "ours, gaussian", "ours, auto", "ours, named", "ours, named, alone")
 
 
 def cases_of(windows: Sequence[Mapping[str, Any]], model: str, parameters: Mapping[str, float]) -> list[Any]:
@@ -59,7 +63,10 @@ def cases_of(windows: Sequence[Mapping[str, Any]], model: str, parameters: Mappi
 def row(cases: Sequence[Any], tuning: Sequence[Any], denoise: Any, kind: str) -> dict[str, float]:
     """PSNR of each method."""
     from meddenoise_monai.baselines import tune
+    from meddenoise_monai.inference import Denoiser
     from meddenoise_monai.metrics import psnr
+
+    alone = Denoiser(denoise.network)
 
     nlm = tune("nlm", [(case.clean, case.noisy) for case in tuning], [case.sigma for case in tuning])
     scores: dict[str, list[float]] = {name: [] for name in METHODS}
@@ -70,6 +77,7 @@ def row(cases: Sequence[Any], tuning: Sequence[Any], denoise: Any, kind: str) ->
             "ours, gaussian": denoise(case.noisy, noise="gaussian"),
             "ours, auto": denoise(case.noisy),
             "ours, named": denoise(case.noisy, noise=kind),
+            "ours, named, alone": alone(case.noisy, noise=kind),
         }
         for name, result in results.items():
             scores[name].append(psnr(case.clean, np.asarray(result), 1.0))

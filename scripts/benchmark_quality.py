@@ -187,7 +187,7 @@ def main(
     others = [window for window in radiographs if window["file"] not in judged] or radiographs
     tuning = {"mini-MIAS": windows_of(split["validation"], TUNED_ON), "X-ray": evenly(others, TUNED_ON)}
     loaded = load_denoiser(weights or None)
-    ours = Denoiser(loaded.network, TiledInferer(precision=precision))
+    ours = Denoiser(loaded.network, TiledInferer(precision=precision), correlated=loaded.correlated)
     results: dict[tuple[str, int], list[Any]] = {}
     for name, windows in data.items():
         for sigma in sigmas:

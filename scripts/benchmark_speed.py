@@ -67,14 +67,16 @@ def networks(weights: str) -> dict[str, Any]:
 def methods(weights: str, device: str) -> dict[str, Method]:
     """Everything that can be timed, by name."""
     from meddenoise_monai.baselines import available_baselines, make_baseline
-    from meddenoise_monai.inference import Denoiser
+    from meddenoise_monai.inference import Denoiser, load_denoiser
 
+    ours = load_denoiser(weights or None, device)
     found: dict[str, Method] = {}
     for name, network in networks(weights).items():
         denoise = Denoiser(network, device=device)
         found[name] = lambda image, denoise=denoise: denoise(image, noise="gaussian")
         if name == "ours":
-            found["ours, noise auto"] = denoise
+            found["ours, noise auto"] = ours
+            found["ours, noise correlated"] = lambda image: ours(image, noise="correlated")
     for name in available_baselines():
         baseline = make_baseline(name, **PARAMETERS.get(name, {}))
         found[name] = lambda image, baseline=baseline: baseline(image, SIGMA)

@@ -1,5 +1,7 @@
 """Train the weights that ship, from scratch, by `bundle/configs/train.json` and its overlay `release.json`.
 
+`--correlated` trains the partner for correlated noise, by `release_correlated.json` on top of both.
+
 What it does:
 
 1. splits mini-MIAS by woman (70 % training, 10 % validation, 20 % test), adds real images that ship inside our
@@ -9,9 +11,10 @@ What it does:
 2. trains by the bundle's configurations; killed or stopped by `--minutes`, the same command goes on;
 3. writes OUTPUT/release.json: the fingerprint of the data, seed, steps, duration, machine, and the curve.
 
-With `--install` the best weights replace `bundle/models/model.pt`. It raises an InputError where the data are missing.
+With `--install` the best weights replace `bundle/models/model.pt`, or `model_correlated.pt`. It raises an InputError
+where the data are missing.
 
-    python scripts/train_release.py --mini_mias DIR --output OUT [--minutes 150] [--install]
+    python scripts/train_release.py --mini_mias DIR --output OUT [--correlated] [--minutes 150] [--install]
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from splits import mini_mias_items, split_items
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = [str(ROOT / "bundle" / "configs" / name) for name in ("train.json", "release.json")]
+CONFIGS = ROOT / "bundle" / "configs"
 FRACTIONS = (0.7, 0.1, 0.2)
 SPLIT_SEED = 0
 # How often each source is drawn, whatever its number of images.
@@ -167,8 +170,8 @@ def curve(database: Path) -> dict[str, dict[int, float]]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{database}")
-    experiment = client.get_experiment_by_name("meddenoise release")
-    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    experiments = client.search_experiments(filter_string="name LIKE 'meddenoise release%'")
+    runs = client.search_runs([experiment.experiment_id for experiment in experiments]) if experiments else []
     names = (
         "train/loss",
         "train/steps_per_second",
@@ -211,6 +214,7 @@ def main(
     synthetic: int = 300,
     synthetic_size: int = 384,
     seed: int = 0,
+    correlated: bool = False,
     install: bool = False,
     **overrides: Any,
 ) -> None:
@@ -223,7 +227,8 @@ def main(
         synthetic: how many synthetic images to make.
         synthetic_size: their side, pixels.
         seed: of the training.
-        install: copy the best weights to bundle/models/model.pt when the training is done.
+        correlated: train the partner for correlated noise; give it an output of its own.
+        install: copy the best weights to bundle/models/ when the training is done.
         overrides: of the configuration, such as --max_epochs 10.
     """
     import torch
@@ -239,8 +244,9 @@ def main(
     content = release_datalist(Path(mini_mias), folder, synthetic, synthetic_size)
     with replace_whole(datalist) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    overlays = ("release.json", *(["release_correlated.json"] if correlated else []))
     workflow = ConfigWorkflow(
-        CONFIGS,
+        [str(CONFIGS / name) for name in ("train.json", *overlays)],
         workflow_type="train",
         bundle_root=str(ROOT / "bundle"),
         datalist=str(datalist),
@@ -271,7 +277,7 @@ def main(
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
     if install:
         for suffix in (".json", ".pt"):  # which images they have seen, and the weights
-            target = (ROOT / "bundle" / "models" / "model").with_suffix(suffix)
+            target = ROOT / "bundle" / "models" / f"model{'_correlated' if correlated else ''}{suffix}"
             with replace_whole(target) as temporary:
                 shutil.copyfile((folder / "models" / "model_best").with_suffix(suffix), temporary)
         print(f"installed as {target}", file=sys.stderr)

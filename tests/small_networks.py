@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from meddenoise_monai.networks import ResidualDenoisingAutoencoder
 
 
-def trained(**options: Any) -> ResidualDenoisingAutoencoder:
+def trained(seed: int = 0, **options: Any) -> ResidualDenoisingAutoencoder:
     """A network that changes its input visibly, as after a training."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = ResidualDenoisingAutoencoder(**{"widths": (4, 8), "blocks": 1, "stride": 1, **options})
     nn.init.normal_(network.tail.weight, std=0.1)
     return network.eval()

@@ -163,22 +163,33 @@ class _Seen(nn.Module):
 
 
 @pytest.mark.parametrize("shape", [(131, 47), (131, 100), (3, 131, 47), (7, 33, 20)])
-@pytest.mark.parametrize("options", [{}, {"sigma": 4.0}, {"noise": Treatment(steps=(2, 1))}, {"noise": "poisson"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sigma": 4.0},
+        {"noise": Treatment(steps=(2, 1))},
+        {"noise": Treatment(correlated=True)},
+        {"noise": "poisson"},
+    ],
+)
 def test_pieces_equal_the_whole(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     image = picture(np.uint16, shape)
+    seen = _Seen(NETWORK)
     whole, pieces = (
-        Denoiser(_Seen(NETWORK), TiledInferer(tile=tile, halo=HALO, align=8, batch_size=2, precision="fp32"))
+        Denoiser(seen, TiledInferer(tile, HALO, align=8, batch_size=2, precision="fp32"), correlated=seen)
         for tile in (1024, 32)
     )
     expected = whole(image, **options)
+    seen.shapes.clear()
     monkeypatch.setattr(inference, "CHUNK", 47 * 40)
     assert np.allclose(pieces(image, **options), expected, rtol=0, atol=1e-3)
-    count, _, *sizes = map(max, zip(*pieces.network.shapes, strict=True))
-    assert count <= 2
-    assert max(sizes) <= 32 + 2 * HALO
-    assert len(pieces.network.shapes) > 1
+    side = 32 + 2 * HALO
+    assert all(max(height, width) <= side for _, _, height, width in seen.shapes)
+    assert all(count * height * width <= 2 * side**2 for count, _, height, width in seen.shapes)
+    assert len(seen.shapes) > 1
 
 
 def test_small_slices_go_together() -> None:
@@ -237,6 +248,26 @@ def test_weights_become_a_denoiser(tmp_path: Path, options: dict[str, Any]) -> N
     image = picture(shape=(8, 20, 24))
     assert np.array_equal(denoise(image), Denoiser(network)(image))
     assert not np.array_equal(denoise(image), image)
+
+
+def test_partner_for_correlated_noise_lies_beside(tmp_path: Path) -> None:
+    path = saved(tmp_path / "mine.pt", NETWORK.state_dict())
+    alone = load_denoiser(path, "cpu")
+    assert alone.correlated is None
+    assert alone.fingerprint == weights_fingerprint(NETWORK)
+    partner = trained(seed=1)
+    saved(tmp_path / "mine_correlated.pt", partner.state_dict())
+    both = load_denoiser(path, "cpu")
+    assert both.correlated is not None
+    assert weights_fingerprint(both.correlated) == weights_fingerprint(partner)
+    assert both.fingerprint == weights_fingerprint(NETWORK, partner)
+    image = picture(shape=(40, 48))
+    assert np.array_equal(both(image, noise="gaussian"), alone(image, noise="gaussian"))
+    # The mean of its answers to the image and to every second pixel of it.
+    steps = [Denoiser(partner)(image, noise=Treatment(steps=(step, step))) for step in (1, 2)]
+    assert np.allclose(both(image, noise=Treatment(correlated=True)), np.mean(steps, axis=0), atol=1e-3)
+    with pytest.raises(UsageError, match="no network for correlated noise"):
+        alone(image, noise=Treatment(correlated=True))
 
 
 def test_weights_of_a_training_in_progress_are_found(tmp_path: Path) -> None:

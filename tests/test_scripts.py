@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from meddenoise_monai.noise import RandNoised
 from tests.samples import write_model, write_patients
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -197,8 +198,6 @@ def test_package_images_are_grey_and_no_samples_to_judge_by() -> None:
 def test_release_is_trained_recorded_and_gone_on_with(
     tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     release = load("train_release")
     monkeypatch.setattr(release, "ROOT", tmp_path / "root")  # where --install puts the weights
     shutil.copytree(SCRIPTS.parent / "bundle" / "configs", tmp_path / "root" / "bundle" / "configs")
@@ -219,6 +218,32 @@ def test_release_is_trained_recorded_and_gone_on_with(
         assert installed.read_bytes() == (tmp_path / "models" / "model_best").with_suffix(suffix).read_bytes()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[-3:]] == ["| 0", "| 1", "| 2"]
+
+
+def test_release_partner_is_trained_on_correlated_noise(
+    tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = load("train_release")
+    monkeypatch.setattr(release, "ROOT", tmp_path / "root")
+    (tmp_path / "root" / "bundle" / "models").mkdir(parents=True)
+    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
+    models: list[str] = []
+    make = RandNoised.__init__
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> None:
+        models.append(kwargs["model"])
+        make(self, *args, **kwargs)
+
+    monkeypatch.setattr(RandNoised, "__init__", noted)
+    release.main(
+        str(mias_films(tmp_path / "films", 12)), str(tmp_path), synthetic=2, synthetic_size=64, correlated=True,
+        install=True, max_epochs=1, steps_per_epoch=2, warmup_steps=1, batch_size=4, validation_window=48,
+        baselines=["gaussian"], validation_images=2, val_interval=1, patch_size=32,
+    )  # fmt: skip
+    assert models.count("correlated") == 3
+    assert json.loads((tmp_path / "release.json").read_text())["curve"]["validation/psnr"].keys() == {"0", "1"}
+    installed = tmp_path / "root" / "bundle" / "models" / "model_correlated.pt"
+    assert installed.read_bytes() == (tmp_path / "models" / "model_best.pt").read_bytes()
 
 
 def test_quality_is_scored_on_windows_of_tissue(

@@ -25,17 +25,23 @@ Image = NDArray[np.float64]
 class _Gauss(nn.Module):
     """A denoiser for white noise: a Gaussian of 1.5 pixels."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.5) -> None:
         super().__init__()
-        line = torch.exp(-(torch.arange(-5, 6) ** 2) / (2 * 1.5**2))
+        self.radius = round(4 * width)
+        line = torch.exp(-(torch.arange(-self.radius, self.radius + 1) ** 2) / (2 * width**2))
         self.weight = nn.Parameter((line[:, None] * line / line.sum() ** 2)[None, None])
 
     def forward(self, image: Tensor) -> Tensor:
-        return nn.functional.conv2d(nn.functional.pad(image, (5, 5, 5, 5), mode="reflect"), self.weight)
+        return nn.functional.conv2d(nn.functional.pad(image, (self.radius,) * 4, mode="reflect"), self.weight)
 
 
 def denoiser() -> Denoiser:
     return Denoiser(_Gauss(), TiledInferer(precision="fp32"))
+
+
+def partnered() -> Denoiser:
+    """With a network for correlated noise: a Gaussian of 4 pixels."""
+    return Denoiser(_Gauss(), TiledInferer(precision="fp32"), correlated=_Gauss(4.0))
 
 
 def smooth(size: int = 192) -> Image:
@@ -48,8 +54,8 @@ def white(sigma: float, size: int = 192, seed: int = 0) -> Image:
     return np.random.default_rng(seed).normal(0, sigma, (size, size))
 
 
-def correlated(sigma: float, widths: tuple[float, float] = (1.0, 1.0)) -> Image:
-    noise = ndimage.gaussian_filter(white(1), widths)
+def correlated(sigma: float, widths: tuple[float, float] = (1.0, 1.0), size: int = 192) -> Image:
+    noise = ndimage.gaussian_filter(white(1, size), widths)
     return np.asarray(noise * (sigma / noise.std()))
 
 
@@ -125,6 +131,36 @@ def test_correlated_noise_is_removed_better_at_steps(caplog: pytest.LogCaptureFi
     caplog.clear()
     assert error(denoiser()(noisy, noise="correlated"), clean) < 0.7 * left
     assert not caplog.records  # who asks for it need not be warned
+
+
+def test_partner_removes_correlated_noise(caplog: pytest.LogCaptureFixture) -> None:
+    clean = smooth(256)
+    noise = correlated(15, size=256)
+    noisy = clean + noise
+    denoise = partnered()
+    assert error(denoise(noisy), clean) < 0.6 * error(denoise(noisy, noise="gaussian"), clean)
+    (message,) = caplog.messages
+    real = np.mean(noise * np.roll(noise, 1, 0)) / noise.var()
+    assert float(message.split(" vertically")[0].split()[-1]) == pytest.approx(real, abs=0.05)
+    assert "removed as such" in message
+    caplog.clear()
+    assert np.array_equal(denoise(noisy, noise="correlated"), denoise(noisy, noise=denoise.treatment(noisy)))
+    assert denoise.treatment(noisy, "correlated").warning == ""
+
+
+def test_partner_leaves_what_may_be_texture(caplog: pytest.LogCaptureFixture) -> None:
+    image = smooth(256)
+    image[:128] += correlated(10, size=256)[:128]
+    denoise = partnered()
+    assert np.array_equal(denoise(image), denoise(image, noise="gaussian"))
+    assert "it was left in: choose noise correlated" in caplog.text
+    assert denoise.treatment(image, "correlated").correlated
+
+
+def test_partner_is_not_asked_of_other_noise() -> None:
+    for kind in ("gaussian", "poisson", "rician"):
+        assert not partnered().treatment(smooth() + correlated(5), kind).correlated
+    assert partnered().treatment(smooth() + white(10)) == Treatment()
 
 
 @pytest.mark.parametrize("shape", [(61, 47), (3, 61, 47)])
