@@ -37,6 +37,7 @@ def denoise(
     overwrite: bool = False,
     strict: bool = False,
     force: bool = False,
+    lenient: bool = False,
     json: bool = False,
 ) -> None:
     """Remove noise from an image file, or from all images of a folder.
@@ -50,10 +51,10 @@ def denoise(
 
     For a folder, OUTPUT/manifest.json says what became of each file: status, SHA-256 of input and result, seconds,
     warnings, the estimated standard deviation of its noise, and that of what was removed. The same command, run again,
-    does what is missing; killed at any moment, it leaves no half file.
+    does what is missing; killed at any moment, it leaves no half file. Hidden files are left out.
 
     A warning names images outside of what was validated: noise beyond 75/255 of the range of values, correlated noise,
-    less than 32 pixels. Masks and maps of labels are refused.
+    less than 32 pixels. Masks, maps of labels and results of this program are refused.
 
     arguments:
       INPUT         a file or folder; never changed
@@ -69,14 +70,17 @@ def denoise(
       --gain NUMBER     with --noise poisson, where it is known: the image's units per count; --sigma is then the
                         deviation of the read-out noise (0 by default)
       --transfer_syntax NAME
-                        of DICOM results: keep (the default: as the source, uncompressed where that was lossy),
-                        explicit (uncompressed), rle or j2k (JPEG 2000 without loss)
+                        of DICOM results: keep (the default: as the source if that is uncompressed, RLE or lossless
+                        JPEG 2000; else explicit), explicit (uncompressed), rle, or j2k (lossless JPEG 2000)
       --keep_private    keep private DICOM attributes, which may hold facts of the old pixels
       --preview DIR     write a picture of each image there: before, after, and what was removed
       --overwrite       make all results anew, also those of other weights or settings
       --strict          fail at the first file that cannot be used
-      --force           denoise masks and maps of labels (few different values), too, which are refused else
-      --json            print one JSON object: {"written", "skipped": {file: reason}, "unchanged"}
+      --force           denoise masks, maps of labels (few different values) and results of this program, too
+      --lenient         exit with 0, not 3, where all that was skipped is whole, but nothing to be denoised: in
+                        colour, masks, reports, plans, results of this program
+      --json            print one JSON object: {"written", "skipped": {file: reason}, "unchanged", "unsuitable": how
+                        many of the skipped are whole}; nothing where the job fails
 
     noise:
       gaussian          of one strength all over the image, or of slowly changing strength
@@ -104,7 +108,7 @@ def denoise(
     else:
         before = f", {summary.unchanged} were done already" if summary.unchanged else ""
         say(f"{summary.written} image(s) denoised into {output}{before}")
-    fail_in_part(len(summary.skipped))
+    fail_in_part(len(summary.skipped) - (summary.unsuitable if lenient else 0))
 
 
 def corrupt(

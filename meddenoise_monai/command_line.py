@@ -120,7 +120,7 @@ def _number(name: str, word: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"{name} must be a number, got {word!r}", f"for example {name} 1.5")
+        raise UsageError(f"{name} must be a number, got {word!r}", f"for example {name} 0.5")
     return value
 
 
@@ -190,7 +190,8 @@ def _normalised(verb: Verb, words: Sequence[str]) -> list[str]:
             result.append(f"--{negated}=False")
         elif name not in parameters or not word.startswith("--"):
             flags = {n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY} | {"help", "debug"}
-            raise UsageError(f"{verb.__name__} has no flag {typed}", nearest(name, flags))
+            hint = nearest(name, flags).replace("did you mean '", "did you mean '--")
+            raise UsageError(f"{verb.__name__} has no flag {typed}", hint)
         elif equals:
             result.append(f"--{name}={value}")
         elif name in switches:

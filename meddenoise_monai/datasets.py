@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import InputError, UsageError
 from .identity import without_copies
-from .images import IMAGE_SUFFIXES, find_images, image_suffix, is_dicom
+from .images import IMAGE_SUFFIXES, find_images, image_suffix, is_dicom, load_itk
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -309,6 +309,7 @@ class ImageDataset(Sequence[Any]):
         self._cache: list[Item | None] = []
         self.skipped = 0
         room = max_cache_gib * 2**30
+        load_itk(Path(value) for item in data for value in item.values() if isinstance(value, str))
         pool = ThreadPoolExecutor(max(1, num_threads))
         try:
             results = pool.map(self._try, data)

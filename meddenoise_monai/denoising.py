@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,24 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from . import __version__
-from .dicom import Derivation, check_derivable, check_transfer_syntax
+from .dicom import Derivation, check_derivable, check_transfer_syntax, is_derived_here
 from .envelope import examine, label_map
-from .errors import InputError, UsageError
-from .images import DICOM_SUFFIXES, IMAGE_SUFFIXES, ImageData, find_images, image_suffix, is_dicom, read_image
+from .errors import InputError, UnsuitableError, UsageError
+from .images import (
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    ImageData,
+    find_images,
+    image_suffix,
+    is_dicom,
+    load_itk,
+    read_image,
+)
 from .inference import Denoiser, load_denoiser
 from .manifest import Manifest
 from .noise import PoissonGaussianStabiliser
+from .notices import Skipped, Warnings
+from .pipeline import in_turn
 from .previews import write_preview
 from .results import output_path, write_result
 from .treatments import check_request
@@ -34,10 +42,8 @@ __all__ = ["DenoiseSummary", "denoise_files"]
 _log = logging.getLogger(__name__)
 
 _SYMMETRIC = ("auto", "gaussian", "correlated")
-
-
-_AHEAD = 2  # images read before their turn, and results not yet written
-_AHEAD_BYTES = 2**28  # of files; larger ones are read when their turn comes, and written before the next
+# Less than that share of the estimated noise counts as next to nothing, if the noise is no less than that of the range.
+_LITTLE, _NOISY = 0.1, 1 / 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,21 +58,24 @@ class DenoiseSummary:
         The files that failed, with the reason.
     unchanged
         How many results were there already, whole, from the same job before.
+    unsuitable
+        How many of those in `skipped` are whole, but nothing to be denoised: in colour, masks, reports.
     """
 
     written: int
     skipped: dict[str, str]
     unchanged: int = 0
+    unsuitable: int = 0
 
 
 def _targets(source: Path, output: Path) -> dict[Path, Path]:
     """Where the result of each image goes; refuses whatever would touch an input or lose a result."""
     if source.is_dir():
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"the output {output} is a file, not a folder", "choose another output")
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"the output {output} is or lies inside the input {source}", "choose a folder outside")
         targets = {path: output_path(path, source, output) for path in find_images(source)}
-    elif not source.exists():
-        raise InputError(f"no such file or folder: {source}", "check the path")
     elif image_suffix(output) in IMAGE_SUFFIXES and not output.is_dir():
         made = image_suffix(output_path(source, None, output.parent))
         if is_dicom(source) and not made:  # a DICOM file needs no suffix, and bears any of its own
@@ -101,34 +110,11 @@ def _noise_options(noise: str, sigma: float | None, gain: float | None, strength
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """An image that was read, and what was seen of it; ``warnings`` by kind."""
+    """An image that was read, and what was seen of it, for the manifest; ``warnings`` by kind."""
 
     image: ImageData
-    sigma: float | None
+    facts: dict[str, Any]
     warnings: dict[str, str]
-
-
-class _Warnings:
-    """Says the first of each kind in full, and at the end of how many other files the same holds."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, int] = {}
-
-    def say(self, name: str, warnings: Mapping[str, str]) -> None:
-        for kind, text in warnings.items():
-            if kind not in self.seen:
-                _log.warning("%s: %s", name, text)
-            self.seen[kind] = self.seen.get(kind, 0) + 1
-
-    def say_rest(self) -> None:
-        for kind, count in self.seen.items():
-            if count > 1:
-                _log.warning("%s: the same of %d other file(s), which manifest.json names", _KINDS[kind], count - 1)
-
-
-_KINDS = {
-    "correlated": "correlated noise", "strong": "strong noise", "small": "small images", "labels": "few values"
-}  # fmt: skip
 
 
 def _result(denoise: Denoiser, task: _Task, options: Mapping[str, Any], strength: float) -> NDArray[Any]:
@@ -199,40 +185,57 @@ def denoise_files(
     InputError
         If no image can be found or denoised, a result exists already, or the disk refuses.
     """
-    source, output = Path(source), Path(output)
+    if not Path(source).exists():
+        raise InputError(f"no such file or folder: {source}", "check the path")
+    # Absolute, for libraries may change the working directory while they load.
+    source, output = Path(os.path.abspath(source)), Path(os.path.abspath(output))
     targets = _targets(source, output)
     pictures = _pictures(preview, source, targets)
     options = _noise_options(noise, sigma, gain, strength)
     check_transfer_syntax(transfer_syntax)
+    if not source.is_dir() and not overwrite:
+        _refuse_to_replace([*targets.values(), *pictures.values()])  # before the work, not after it
     denoise = load_denoiser(model, device)
+    load_itk(targets)
     settings = {"noise": noise, "sigma": sigma, "gain": gain, "strength": strength}
-    derivation = Derivation(
-        __version__,
-        denoise.fingerprint,
-        ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None),
-    )
+    derivation = _derivation(denoise, {**settings, "keep_private": keep_private or None})
     form = transfer_syntax, keep_private
-    job = {"version": __version__, "weights": derivation.weights, **settings, "dicom": form}
+    job = {
+        "version": __version__,
+        "weights": derivation.weights,
+        **settings,
+        "transfer_syntax": transfer_syntax,
+        "keep_private": keep_private,
+    }
     manifest = Manifest(output, job, source) if source.is_dir() else None
     to_do = _still_to_do(targets, source, manifest, overwrite, pictures)
     if manifest is not None and manifest.cut_off:
         for half in {half for target in targets.values() for half in target.parent.glob(f"{TEMPORARY}*")}:
             half.unlink(missing_ok=True)
 
-    warnings = _Warnings()
+    warnings = Warnings()
 
     def read(path: Path) -> _Task:
         image = read_image(path)
         if image.dicom is not None:
             check_derivable(image.dicom.dataset)  # before the work, not after it
+            if is_derived_here(image.dicom.dataset) and not force:
+                raise UnsuitableError(f"{path}: it was denoised by this program", "add --force to denoise it again")
         labels = label_map(image.array)
         if labels and not force:
-            raise InputError(f"{path} is a mask or a map of labels: {labels}", "add --force to denoise it all the same")
+            raise UnsuitableError(
+                f"{path}: it is a mask or a map of labels: {labels}", "add --force to denoise it all the same"
+            )
         seen = examine(image.array, image.scale)
-        return _Task(image, seen.sigma, {**seen.warnings, **({"labels": labels} if labels else {})})
+        warned = {**seen.warnings, "labels": labels} if labels else seen.warnings
+        return _Task(image, {"estimated_sigma": seen.sigma}, dict(warned))
 
     def work(path: Path, task: _Task) -> NDArray[Any]:
         values = _result(denoise, task, options, strength)
+        task.facts["removed_sigma"] = removed = _removed(task.image.array, values)
+        found = task.facts["estimated_sigma"]
+        if strength == 1.0 and sigma is None and found and removed < _LITTLE * found:
+            task.warnings.update(_little(found, removed, task.image.scale.width))
         warnings.say(str(path), task.warnings)
         return values
 
@@ -245,38 +248,55 @@ def denoise_files(
             return
         manifest.begin(name)
         write_result(target, values, image, derivation, *form)
-        facts: dict[str, Any] = {
-            "sigma": task.sigma,
-            "removed": _removed(image.array, values),
-            "seconds": round(seconds, 3),
-        }
-        if task.warnings:
-            facts["warnings"] = list(task.warnings.values())
-        manifest.done(name, path, target, **facts)
+        warned = {"warnings": list(task.warnings.values())} if task.warnings else {}
+        manifest.done(name, path, target, **task.facts, seconds=round(seconds, 3), **warned)
 
-    skipped: dict[str, str] = {}
+    skipped = Skipped()
     try:
         with tqdm(to_do, "denoise", unit="image", disable=None) as bar:
-            for path, problem in _pipeline(to_do, read, work, write):
+            for path, problem in in_turn(to_do, read, work, write):
                 bar.update()
                 if problem is None:
                     continue
                 # A full disk would refuse all other files, too, each after its computation.
                 disk = problem.message.startswith("cannot write") and isinstance(problem.__cause__, OSError)
-                message = problem.message
                 if manifest is not None and not disk:
-                    manifest.failed(_name(path, source), message)
+                    unsuitable = isinstance(problem, UnsuitableError)
+                    manifest.failed(_name(path, source), problem.message, "unsuitable" if unsuitable else "failed")
                 if strict or disk or len(targets) == 1:
                     raise problem
-                skipped[str(path)] = message
-                _log.warning("skipped: %s", message if str(path) in message else f"{path}: {message}")
+                skipped.add(path, problem)
     finally:
         if manifest is not None:
             manifest.close()
     warnings.say_rest()
-    if len(skipped) == len(targets):
-        raise InputError(f"none of {len(targets)} file(s) could be denoised", next(iter(skipped.values())))
-    return DenoiseSummary(len(to_do) - len(skipped), skipped, len(targets) - len(to_do))
+    skipped.say_rest()
+    reasons = skipped.reasons
+    if len(reasons) == len(targets):
+        raise InputError(f"none of {len(targets)} file(s) could be denoised", next(iter(reasons.values())))
+    return DenoiseSummary(len(to_do) - len(reasons), reasons, len(targets) - len(to_do), skipped.unsuitable)
+
+
+def _derivation(denoise: Denoiser, settings: Mapping[str, Any]) -> Derivation:
+    said = {name: value for name, value in settings.items() if value is not None}
+    words = [f"{name} {value}" for name, value in said.items()]
+    default = {"noise": "auto", "strength": 1.0}
+    variant = [
+        str(value) if name == "noise" else f"{name} {value:g}"
+        for name, value in said.items()
+        if value != default.get(name) and name != "keep_private"
+    ]
+    return Derivation(__version__, denoise.fingerprint, ", ".join(words), ", ".join(variant))
+
+
+def _little(found: float, removed: float, width: float) -> dict[str, str]:
+    """A warning where noise of the estimated deviation is left in an image whose values span `width`."""
+    if found < _NOISY * width:
+        return {}
+    return {
+        "little": f"next to nothing was removed, {removed:.3g} of noise of about {found:.3g}: where what is left is "
+        "noise and no texture, choose noise correlated"
+    }
 
 
 def _removed(before: NDArray[Any], after: NDArray[Any]) -> float:
@@ -325,71 +345,13 @@ def _still_to_do(
             done = False
         if not (done and (picture is None or picture.exists())):
             to_do.append(path)
-    if foreign:
-        raise InputError(
-            f"{len(foreign)} result(s) exist already, of another source, other weights or settings, first {foreign[0]}",
-            "add --overwrite, or choose another output",
-        )
+    _refuse_to_replace(foreign, manifest.other if manifest is not None else "")
     return to_do
 
 
-def _pipeline(
-    paths: Sequence[Path],
-    read: Callable[[Path], _Task],
-    work: Callable[[Path, _Task], NDArray[Any]],
-    write: Callable[[Path, _Task, NDArray[Any], float], None],
-) -> Iterator[tuple[Path, InputError | None]]:
-    """Each path and what went wrong with it, in order; threads read ahead and write behind the one that works."""
-    reading: deque[tuple[Path, Future[_Task]]] = deque()
-    writing: deque[tuple[Path, Future[None]]] = deque()
-    waiting = deque(paths)
-    pool = ThreadPoolExecutor(2)
-
-    def read_ahead() -> None:
-        while waiting and (not reading or (len(reading) < _AHEAD and _size(waiting[0], reading) <= _AHEAD_BYTES)):
-            path = waiting.popleft()
-            reading.append((path, pool.submit(read, path)))
-
-    def settle(done: tuple[Path, Future[Any]]) -> tuple[Path, InputError | None]:
-        try:
-            done[1].result()
-        except Exception as error:
-            return done[0], _as_problem(done[0], error)
-        return done[0], None
-
-    try:
-        read_ahead()
-        while reading:
-            path, future = reading.popleft()
-            try:
-                task = future.result()
-                read_ahead()
-                started = time.monotonic()
-                values = work(path, task)
-                writing.append((path, pool.submit(write, path, task, values, time.monotonic() - started)))
-            except Exception as error:
-                yield path, _as_problem(path, error)
-                read_ahead()
-            while len(writing) > (_AHEAD if _size(path, reading) <= _AHEAD_BYTES else 0):
-                yield settle(writing.popleft())
-        while writing:
-            yield settle(writing.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _as_problem(path: Path, error: Exception) -> InputError:
-    """What is wrong with one file, so that the others can go on; not what is wrong with the command."""
-    if isinstance(error, UsageError):
-        raise error
-    if isinstance(error, InputError):
-        return error
-    reason = " ".join(str(error).split())[:300]
-    problem = InputError(f"{path}: {type(error).__name__}: {reason}", "this should not happen: please report it")
-    problem.__cause__ = error
-    return problem
-
-
-def _size(path: Path, reading: Iterable[tuple[Path, Any]]) -> int:
-    """Bytes of the file and of those being read."""
-    return sum(entry.stat().st_size for entry in (path, *(other for other, _ in reading)) if entry.is_file())
+def _refuse_to_replace(places: Iterable[Path], why: str = "") -> None:
+    if there := [place for place in places if place.exists()]:
+        made = f", {why}" if why else ""
+        named = f"{there[0]} exists already" if len(there) == 1 else f"{len(there)} files exist already"
+        first = f": {there[0]} and others" if len(there) > 1 else ""
+        raise InputError(f"{named}{made}{first}", "add --overwrite, or choose another output")

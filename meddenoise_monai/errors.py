@@ -8,7 +8,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "MeddenoiseError", "PartialFailure", "UsageError", "fail_in_part", "nearest"]
+__all__ = [
+    "InputError",
+    "MeddenoiseError",
+    "PartialFailure",
+    "UnsuitableError",
+    "UsageError",
+    "fail_in_part",
+    "nearest",
+]
 
 
 class MeddenoiseError(Exception):
@@ -41,6 +49,10 @@ class InputError(MeddenoiseError):
     """The given data cannot be used: unreadable, empty, of the wrong kind (exit code 1)."""
 
 
+class UnsuitableError(InputError):
+    """The given file is whole, but nothing that can be denoised: in colour, a mask, a report."""
+
+
 class UsageError(MeddenoiseError):
     """The command, option or parameter is wrong (exit code 2)."""
 
@@ -63,7 +75,7 @@ def fail_in_part(skipped: int) -> None:
     """
     if skipped:
         raise PartialFailure(
-            f"{skipped} file(s) failed; the rest are written", "the warnings above name them; --strict stops at one"
+            f"{skipped} file(s) failed; the rest are written", "the warnings above name them; strict stops at the first"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dicom import DicomImage, read_dicom
-from .errors import InputError
+from .errors import InputError, UnsuitableError
 from .slices import itk_slice_axis, nifti_slice_axis, slices_first
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "grey_maximum",
     "image_suffix",
     "is_dicom",
+    "load_itk",
     "nifti_model",
     "open_itk",
     "read_image",
@@ -200,7 +201,7 @@ def _to_grey(array: NDArray[Any]) -> NDArray[Any]:
     """(…, H, W, channels) to (…, H, W), if the colour channels are equal."""
     colours = array[..., :3] if array.shape[-1] >= 3 else array[..., :1]
     if (colours != colours[..., :1]).any():
-        raise InputError("the image is in colour", "convert it to grey first, or leave it out")
+        raise UnsuitableError("the image is in colour", "convert it to grey first, or leave it out")
     return np.ascontiguousarray(colours[..., 0])
 
 
@@ -309,7 +310,7 @@ def _read_nifti(path: Path) -> NDArray[Any]:
     array: NDArray[Any] = np.asanyarray(image.dataobj)
     _close(image)
     if array.dtype.fields is not None:
-        raise InputError("the NIfTI image is in colour", "convert it to grey first, or leave it out")
+        raise UnsuitableError("the NIfTI image is in colour", "convert it to grey first, or leave it out")
     if array.ndim < 2:
         raise InputError(f"the image has {array.ndim} dimension(s)", "2D, 3D and 4D images can be read")
     return slices_first(array.T, nifti_slice_axis(image))  # nibabel has (x, y, z, t)
@@ -328,6 +329,19 @@ def _close(image: Any) -> None:
     """Close the .REC beside a .PAR, which nibabel leaves open."""
     if not isinstance(image.dataobj.file_like, str | os.PathLike):
         image.dataobj.file_like.close()
+
+
+def load_itk(paths: Iterable[Path]) -> None:
+    """Load ITK if it is needed for any of the files: to be called before threads are started.
+
+    While ITK loads a part of itself it changes the working directory, and what another thread then writes to a relative
+    path goes astray.
+    """
+    if any(image_suffix(path) in ITK_SUFFIXES for path in paths):
+        import itk
+
+        for name in ("ImageFileReader", "ImageFileWriter", "MetaImageIO", "NrrdImageIO", "PyBuffer", "VectorImage"):
+            getattr(itk, name)
 
 
 def open_itk(path: Path) -> Any:
@@ -418,7 +432,7 @@ def read_image(path: str | os.PathLike[str]) -> ImageData:
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         return ImageData(array, IntensityScale.of(array), path)
     except InputError as error:
-        raise InputError(f"{path}: {error.message}", error.hint) from None
+        raise type(error)(f"{path}: {error.message}", error.hint) from None
     except Exception as error:  # the decoders raise whatever their authors thought of
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read {path}: {reason[:300]}", "is the file whole?") from error

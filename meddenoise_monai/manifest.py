@@ -25,6 +25,14 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _difference(old: Any, new: Mapping[str, Any]) -> str:
+    """In what another job differs from this one."""
+    if not isinstance(old, Mapping):
+        return "of another job"
+    names = [name for name in (*new, *(name for name in old if name not in new)) if old.get(name) != new.get(name)]
+    return "of another job: " + ", ".join(f"{name} {old.get(name)}, now {new.get(name)}" for name in names)
+
+
 class Manifest:
     """`manifest.json` in an output folder, with a journal beside it while the job runs.
 
@@ -48,7 +56,10 @@ class Manifest:
     Attributes
     ----------
     files
-        What became of each, by name: ``status`` (``begun``, ``done`` or ``failed``), and facts.
+        What became of each, by name: ``status`` (``begun``, ``done``, ``failed``, or ``unsuitable`` for what is no
+        image to be worked on), and facts.
+    other
+        In what the job differs that the folder has results of; empty if there is none such.
     cut_off
         Whether the job before was killed: half files of it may lie about.
     """
@@ -61,10 +72,14 @@ class Manifest:
         self._journal: IO[str] | None = None
         self._lock = threading.Lock()  # writing threads share the journal
         self._elsewhere: set[str] = set()
+        self.other = ""
         for content in (self._read_manifest(), *self._read_journal()):
+            if content and content.get("job") != self.identity:
+                self.other = _difference(content.get("job"), self.identity)
             if content.get("job") == self.identity:
                 self.files.update(content["files"])
                 here = content.get("source") == self.source
+                self.other = "" if here else f"of the folder {content.get('source')}"
                 (self._elsewhere.difference_update if here else self._elsewhere.update)(content["files"])
 
     def _read_manifest(self) -> dict[str, Any]:
@@ -120,10 +135,10 @@ class Manifest:
         digests = {"input_sha256": file_digest(source), "output_sha256": file_digest(result)}
         self._append(name, {"status": "done", "output": result.relative_to(self.folder).as_posix(), **digests, **facts})
 
-    def failed(self, name: str, error: str) -> None:
+    def failed(self, name: str, error: str, status: str = "failed") -> None:
         """To be called if there is none; a result of before stays this job's."""
         made = {key: value for key, value in self.files.get(name, {}).items() if key in ("output", "output_sha256")}
-        self._append(name, {"status": "failed", "error": error, **made})
+        self._append(name, {"status": status, "error": error, **made})
 
     def _append(self, name: str, entry: dict[str, Any]) -> None:
         line = json.dumps({"job": self.identity, "source": self.source, "files": {name: entry}})

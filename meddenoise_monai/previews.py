@@ -19,7 +19,7 @@ __all__ = ["display_window", "draw_preview", "write_preview"]
 
 _LARGEST = 1024  # pixels a side of a panel
 _GAP, _LABEL = 4, 16
-_DEVIATIONS = 4.0  # of what was removed, from grey to white
+_DEVIATIONS = 4.0  # of what was removed, from grey to white, but no less than a grey level of the panels before it
 
 
 def display_window(image: ImageData) -> tuple[float, float]:
@@ -63,10 +63,11 @@ def draw_preview(image: ImageData, values: NDArray[Any]) -> Image:
     low, high = display_window(image)
     removed = before - after
     deviation = float(removed.std())
+    span = max(_DEVIATIONS * deviation, (high - low) / 255)
     panels = [
         ("before", _grey((before - low) / (high - low), image.scale.inverted)),
         ("after", _grey((after - low) / (high - low), image.scale.inverted)),
-        (f"removed, std {deviation:.3g}", _grey(0.5 + removed / (2 * _DEVIATIONS * max(deviation, 1e-300)), False)),
+        (f"removed, std {deviation:.3g}, shown +-{span:.3g}", _grey(0.5 + removed / (2 * span), False)),
     ]
     pictures = [(label, _fitted(Image.fromarray(panel))) for label, panel in panels]
     width, height = pictures[0][1].size

@@ -25,10 +25,10 @@ from scipy import ndimage
 
 from meddenoise_monai import denoising, images
 from meddenoise_monai.denoising import denoise_files
-from meddenoise_monai.errors import InputError, UsageError
+from meddenoise_monai.errors import InputError, UnsuitableError, UsageError
 from meddenoise_monai.image_writing import write_image
 from meddenoise_monai.images import read_image
-from meddenoise_monai.inference import load_denoiser
+from meddenoise_monai.inference import Denoiser, load_denoiser
 from meddenoise_monai.noise import PoissonGaussianStabiliser
 from meddenoise_monai.results import write_result
 from tests.samples import write_model
@@ -282,7 +282,7 @@ def test_existing_results_are_kept_unless_asked(folder: Path, tmp_path: Path, mo
     (output / "a").mkdir(parents=True)
     (output / "a" / "film.pgm").write_text("precious")
     (output / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"1 result\(s\) exist already") as caught:
+    with pytest.raises(InputError, match=r"film\.pgm exists already") as caught:
         denoise_files(folder, output, model=model)
     assert caught.value.hint == "add --overwrite, or choose another output"
     assert set(digests(output)) == {"a/film.pgm", "notes.txt"}
@@ -311,7 +311,7 @@ def test_the_manifest_says_what_became_of_each_file(folder: Path, tmp_path: Path
         assert (entry["input_sha256"], entry["output_sha256"]) == (before[name], after[result])
         assert entry["seconds"] >= 0
         removed = read_image(folder / name).array - load_denoiser(model)(read_image(folder / name).array)
-        assert entry["removed"] == pytest.approx(np.sqrt(np.mean(removed**2.0)), rel=1e-3)
+        assert entry["removed_sigma"] == pytest.approx(np.sqrt(np.mean(removed**2.0)), rel=1e-3)
 
 
 def test_results_of_another_source_are_not_replaced(tmp_path: Path, model: Path) -> None:
@@ -322,7 +322,7 @@ def test_results_of_another_source_are_not_replaced(tmp_path: Path, model: Path)
     output = tmp_path / "out"
     denoise_files(first, output, model=model)
     before = digests(output)
-    with pytest.raises(InputError, match="of another source"):
+    with pytest.raises(InputError, match="exists already, of the folder "):
         denoise_files(second, output, model=model)
     assert digests(output) == before
     first.rename(moved)  # the very same file may lie elsewhere
@@ -378,7 +378,7 @@ def test_pictures_replace_nothing_and_are_made_for_results_that_are_there(
     assert {path.relative_to(shown).as_posix() for path in shown.rglob("*.png")} == {f"{name}.png" for name in FORMATS}
     assert denoise_files(folder, output, model=model, preview=shown).written == 0
     Image.fromarray(pixels(5)).save(folder / "film.png.png")
-    with pytest.raises(InputError, match=r"exist already.*film\.png\.png"):
+    with pytest.raises(InputError, match=r"film\.png\.png exists already"):
         denoise_files(folder / "film.png", tmp_path / "one", model=model, preview=folder)
     with pytest.raises(UsageError, match="would replace an image"):
         denoise_files(folder / "a" / "film.jpg", tmp_path / "one", model=model, preview=tmp_path / "one")
@@ -418,10 +418,76 @@ def test_warnings_and_the_noise_of_each_file_are_in_the_manifest(tmp_path: Path,
     np.save(source / "small.npy", np.linspace(0, 1000, 20) + rng.normal(0, 5, (64, 20)))
     denoise_files(source, tmp_path / "out", model=model)
     files = entries(tmp_path / "out")
-    assert files["weak.npy"]["sigma"] == pytest.approx(5, rel=0.15)
+    assert files["weak.npy"]["estimated_sigma"] == pytest.approx(5, rel=0.15)
     assert "warnings" not in files["weak.npy"]
     assert "of the range of values" in files["strong.npy"]["warnings"][0]
     assert "20 pixels" in files["small.npy"]["warnings"][0]
+
+
+def test_noise_that_is_left_in_is_said(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Denoiser, "__call__", lambda self, image, *_: image.astype(np.float32))
+    noise = np.random.default_rng(0).normal(0, 20, (64, 64))
+    np.save(tmp_path / "noisy.npy", np.linspace(0, 1000, 64) + noise)
+    np.save(tmp_path / "clean.npy", np.linspace(0, 1000, 64) + noise / 100)
+    for name, flags in (("noisy", {}), ("clean", {}), ("noisy", {"strength": 0.0}), ("noisy", {"sigma": 0.0})):
+        caplog.clear()
+        denoise_files(tmp_path / f"{name}.npy", tmp_path / "out.npy", model=model, overwrite=True, **flags)
+        assert ("next to nothing was removed, 0 of noise of about 2" in caplog.text) == (name == "noisy" and not flags)
+
+
+def test_what_is_no_grey_image_is_told_apart_from_what_is_broken(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(pixels(0)).save(source / "film.png")
+    for number in range(5):
+        Image.fromarray(pixels(number, shape=(9, 9, 3))).save(source / f"colour{number}.png")
+    (source / "broken.png").write_bytes(b"no image")
+    Image.fromarray(np.pad(np.full((20, 20), 255, np.uint8), 10)).save(source / "mask.png")
+    summary = denoise_files(source, tmp_path / "out", model=model)
+    assert (summary.written, summary.unsuitable, len(summary.skipped)) == (1, 6, 7)
+    files = entries(tmp_path / "out")
+    assert {name for name, entry in files.items() if entry["status"] == "failed"} == {"broken.png"}
+    assert all(files[f"colour{number}.png"]["status"] == "unsuitable" for number in range(5))
+    # Of many for the same reason the first are named, and the rest counted.
+    assert sum("colour" in message for message in caplog.messages) == 4
+    assert any(message.startswith("skipped: 2 more file(s)") for message in caplog.messages)
+
+
+def test_results_are_not_denoised_again(tmp_path: Path, model: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    dicom(source / "first.dcm", pixels(0, 4096))
+    denoise_files(source, tmp_path / "out", model=model, strength=0.5, noise="gaussian")
+    result = pydicom.dcmread(tmp_path / "out" / "first.dcm")
+    assert result.SeriesDescription == "denoised (gaussian, strength 0.5)"
+    with pytest.raises(UnsuitableError, match="denoised by this program"):
+        denoise_files(tmp_path / "out" / "first.dcm", tmp_path / "twice.dcm", model=model)
+    denoise_files(tmp_path / "out" / "first.dcm", tmp_path / "twice.dcm", model=model, force=True)
+    assert (tmp_path / "twice.dcm").is_file()
+
+
+def test_private_attributes_are_another_series(tmp_path: Path, model: Path) -> None:
+    dicom(tmp_path / "in.dcm", pixels(0, 4096))
+    for name, keep in (("kept.dcm", True), ("dropped.dcm", False)):
+        denoise_files(tmp_path / "in.dcm", tmp_path / name, model=model, keep_private=keep)
+    kept, dropped = (pydicom.dcmread(tmp_path / name) for name in ("kept.dcm", "dropped.dcm"))
+    assert kept.SeriesInstanceUID != dropped.SeriesInstanceUID
+    assert kept.SOPInstanceUID != dropped.SOPInstanceUID
+
+
+def test_a_result_in_the_way_is_named_before_the_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denoising, "load_denoiser", lambda *_: pytest.fail("the weights were loaded"))
+    (tmp_path / "film.png").touch()
+    with pytest.raises(InputError, match=r"film\.png exists already"):
+        denoise_files(folder / "film.png", tmp_path / "film.png")
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        denoise_files(folder, tmp_path / "film.png")
 
 
 def test_a_second_run_does_what_is_missing_changed_or_torn(folder: Path, tmp_path: Path, model: Path) -> None:
@@ -438,7 +504,7 @@ def test_a_second_run_does_what_is_missing_changed_or_torn(folder: Path, tmp_pat
     third = denoise_files(folder, output, model=model)
     assert (third.written, third.unchanged) == (3, len(FORMATS) - 3)
     assert {name for name, digest in digests(output).items() if digest != first[name]} == {"a/film.pgm"}
-    with pytest.raises(InputError, match="exist already, of another source, other weights or settings"):
+    with pytest.raises(InputError, match=r"files exist already, of another job: strength 1\.0, now 0\.5"):
         denoise_files(folder, output, model=model, strength=0.5)
     assert denoise_files(folder, output, model=model, strength=0.5, overwrite=True).written == len(FORMATS)
 
@@ -488,7 +554,7 @@ def test_what_lies_where_a_result_failed_is_not_replaced(folder: Path, tmp_path:
     (folder / "broken.png").write_bytes(b"no image")
     denoise_files(folder, tmp_path / "out", model=model)
     (tmp_path / "out" / "broken.png").write_text("mine")
-    with pytest.raises(InputError, match=r"exist already.*broken\.png"):
+    with pytest.raises(InputError, match=r"broken\.png exists already"):
         denoise_files(folder, tmp_path / "out", model=model)
     assert (tmp_path / "out" / "broken.png").read_text() == "mine"
 

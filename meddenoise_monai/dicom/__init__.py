@@ -1,7 +1,15 @@
 """DICOM files: read as images, written as derived objects."""
 
 from .reading import DicomImage, read_dicom, refusal
-from .writing import TRANSFER_SYNTAXES, Derivation, check_derivable, check_transfer_syntax, derive, write_dicom
+from .writing import (
+    TRANSFER_SYNTAXES,
+    Derivation,
+    check_derivable,
+    check_transfer_syntax,
+    derive,
+    is_derived_here,
+    write_dicom,
+)
 
 __all__ = [
     "TRANSFER_SYNTAXES",
@@ -10,6 +18,7 @@ __all__ = [
     "check_derivable",
     "check_transfer_syntax",
     "derive",
+    "is_derived_here",
     "read_dicom",
     "refusal",
     "write_dicom",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, UnsuitableError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
@@ -106,18 +106,23 @@ def read_dicom(path: str | os.PathLike[str]) -> DicomImage:
 
     Raises
     ------
-    InputError
+    UnsuitableError
         If the object is no grey image: in colour, a segmentation, a dose, a document.
+    InputError
+        If the file is none of DICOM, or its pixels cannot be decoded.
     Exception
-        Whatever pydicom and the decoders raise on a file that is broken.
+        Whatever pydicom raises on a file that is broken.
     """
     import pydicom
 
     with silence():
-        dataset = pydicom.dcmread(Path(path))
+        try:
+            dataset = pydicom.dcmread(Path(path))
+        except pydicom.errors.InvalidDicomError:
+            raise InputError("the file has no DICOM header", "is it whole, and DICOM?") from None
         if reason := refusal(dataset):
-            raise InputError(reason, "leave it out: grey images can be denoised")
-        stored = dataset.pixel_array
+            raise UnsuitableError(reason, "leave it out: grey images can be denoised")
+        stored = _decoded(dataset)
         frames = len(stored) if stored.ndim == 3 else 1
         slopes, intercepts = np.array(list(_rescales(dataset, frames)), np.float64).T
     return DicomImage(
@@ -128,6 +133,26 @@ def read_dicom(path: str | os.PathLike[str]) -> DicomImage:
         _padding_range(dataset),
         dataset.PhotometricInterpretation == "MONOCHROME1",
     )
+
+
+def _decoded(dataset: FileDataset) -> NDArray[Any]:
+    """The stored values.
+
+    Raises
+    ------
+    InputError
+        If no decoder takes them: pydicom lists what each of them said.
+    """
+    try:
+        stored: NDArray[Any] = dataset.pixel_array
+    except (RuntimeError, NotImplementedError) as error:
+        if not dataset.file_meta.TransferSyntaxUID.is_compressed:
+            raise
+        name = dataset.file_meta.TransferSyntaxUID.name.split(" (")[0]
+        raise InputError(
+            f"no decoder takes its pixels, stored as {name}", "is the file whole? else decompress it first"
+        ) from error
+    return stored
 
 
 @contextmanager

@@ -17,14 +17,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, UnsuitableError, UsageError
 from ..whole_files import replace_whole
 from .reading import DicomImage, silence
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
-__all__ = ["TRANSFER_SYNTAXES", "Derivation", "check_derivable", "check_transfer_syntax", "derive", "write_dicom"]
+__all__ = [
+    "TRANSFER_SYNTAXES",
+    "Derivation",
+    "check_derivable",
+    "check_transfer_syntax",
+    "derive",
+    "is_derived_here",
+    "write_dicom",
+]
 
 TRANSFER_SYNTAXES = ("keep", "explicit", "rle", "j2k")
 _SOFTWARE = "meddenoise_monai"
@@ -62,11 +70,14 @@ class Derivation:
     settings
         What was asked for, in words, such as ``noise auto, strength 1``: all that the result depends on, besides the
         source and the weights.
+    variant
+        What of it is not the default, in words, for Series Description: by that a viewer tells series apart.
     """
 
     version: str
     weights: str
     settings: str
+    variant: str = ""
 
     def description(self) -> str:
         """For Derivation Description (ST, 1024 characters)."""
@@ -96,22 +107,32 @@ def check_derivable(dataset: Dataset) -> None:
 
     Raises
     ------
-    InputError
+    UnsuitableError
         Big-endian files, more than 16 bits, overlays among the pixels' bits, objects without the UIDs to refer to.
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is not None and syntax.is_little_endian is False:
-        raise InputError("the DICOM file is big-endian, which the standard has retired", "convert it, with dcmconv +te")
+        raise UnsuitableError(
+            "the DICOM file is big-endian, which the standard has retired", "convert it, with dcmconv +te"
+        )
     if dataset.BitsAllocated not in (8, 16):
-        raise InputError(f"the DICOM image has {dataset.BitsAllocated} bits a pixel, not 8 or 16", "leave it out")
+        raise UnsuitableError(f"the DICOM image has {dataset.BitsAllocated} bits a pixel, not 8 or 16", "leave it out")
     for group in range(0x6000, 0x6020, 2):
         if (group, 0x0102) in dataset and (dataset[group, 0x0102].value or 0) > 0:
-            raise InputError(
+            raise UnsuitableError(
                 "the DICOM image has an overlay among its pixels' bits", "convert it to overlay data first"
             )
     missing = [name for name in ("SOPClassUID", "SOPInstanceUID") if not dataset.get(name)]
     if missing:
-        raise InputError(f"the DICOM object lacks {' and '.join(missing)}", "no result can refer to it; leave it out")
+        raise UnsuitableError(
+            f"the DICOM object lacks {' and '.join(missing)}", "no result can refer to it; leave it out"
+        )
+
+
+def is_derived_here(dataset: Dataset) -> bool:
+    """Whether the object is a result of this software: denoised twice, it would lose detail, and an archive that sends
+    on whatever it receives would never come to an end."""
+    return [dataset.get(name) for name in ("Manufacturer", "ManufacturerModelName")] == [_SOFTWARE, _SOFTWARE]
 
 
 def denoised_pixels(image: DicomImage, change: NDArray[Any]) -> NDArray[Any]:
@@ -186,7 +207,8 @@ def derive(
     result.SeriesInstanceUID = derivation.uid("series", series)
     if isinstance(source.get("SeriesNumber"), int):
         result.SeriesNumber = source.SeriesNumber + 1000 if source.SeriesNumber < 2**31 - 1000 else source.SeriesNumber
-    result.SeriesDescription = f"{source.get('SeriesDescription') or ''} denoised".strip()[-64:]
+    added = " ".join(("denoised", *([f"({derivation.variant})"] if derivation.variant else [])))
+    result.SeriesDescription = f"{source.get('SeriesDescription') or ''} {added}".strip()[-64:]
     _mark_derived(result, source, derivation)
     _change_equipment(result, derivation)
     _set_pixels(result, pixels, transfer_syntax)

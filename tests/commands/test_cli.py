@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from meddenoise_monai import cli
 from meddenoise_monai.datasets import read_datalist
@@ -51,6 +52,16 @@ def test_denoise_overwrites_only_when_asked(source: Path, model: Path, capsys: p
     failure(capsys, 1, *other[:-1], "0.6", "--no-overwrite")
 
 
+def test_denoise_can_be_lenient_with_what_is_no_grey_image(
+    source: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(source / "colour.png")
+    assert run(capsys, "denoise", "in", "out", "--model", model)[0] == 3
+    assert run(capsys, "denoise", "in", "out", "--model", model, "--lenient")[0] == 0
+    (source / "broken.png").write_bytes(b"no image")
+    assert run(capsys, "denoise", "in", "out", "--model", model, "--lenient")[0] == 3
+
+
 def test_denoise_goes_on_and_tells_programs_so(source: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (source / "broken.png").write_bytes(b"no image")
     assert run(capsys, "denoise", "in", "out", "--model", model)[0] == 3
@@ -59,7 +70,7 @@ def test_denoise_goes_on_and_tells_programs_so(source: Path, model: Path, capsys
     again = "2 were done already\n"
     assert run(capsys, "denoise", "in", "out", "--model", model)[1] == f"1 image(s) denoised into out, {again}"
     code, out, _ = run(capsys, "denoise", "in", "out", "--model", model, "--json")
-    assert (code, json.loads(out)) == (0, {"written": 0, "skipped": {}, "unchanged": 3})
+    assert (code, json.loads(out)) == (0, {"written": 0, "skipped": {}, "unchanged": 3, "unsuitable": 0})
 
 
 def test_denoise_with_broken_files_exits_with_3_and_names_them(
@@ -168,14 +179,14 @@ def test_corrupt_offers_every_parameter_of_every_noise(source: Path, capsys: pyt
         ("--noise gausian --sigma 5", "unknown noise model 'gausian'", "did you mean 'gaussian'?"),
         ("--noise poisson", "noise model 'poisson' needs photons", "count"),
         ("--noise poisson --photons 5 --sigma 1", "noise model 'poisson' has no parameter 'sigma'", "photons"),
-        ("--sgima 25", "corrupt has no flag --sgima", "did you mean 'sigma'?"),
-        ("--sigma 25 --overwrit", "corrupt has no flag --overwrit", "did you mean 'overwrite'?"),
+        ("--sgima 25", "corrupt has no flag --sgima", "did you mean '--sigma'?"),
+        ("--sigma 25 --overwrit", "corrupt has no flag --overwrit", "did you mean '--overwrite'?"),
         ("--sigma 25 --xyzzy=1", "corrupt has no flag --xyzzy", "known: "),
         ("--sigma 25 -q", "corrupt has no flag -q", "known: "),
         ("--sigma", "--sigma needs a value", "meddenoise corrupt --help"),
         ("--sigma --seed 3", "--sigma needs a value", "meddenoise corrupt --help"),
-        ("--sigma many", "--sigma must be a number, got 'many'", "--sigma 1.5"),
-        ("--sigma nan", "--sigma must be a number, got 'nan'", "--sigma 1.5"),
+        ("--sigma many", "--sigma must be a number, got 'many'", "--sigma 0.5"),
+        ("--sigma nan", "--sigma must be a number, got 'nan'", "--sigma 0.5"),
         ("--sigma 25 --seed 1.5", "--seed must be an integer, got '1.5'", "--seed 0"),
         ("--sigma 25 --clip=maybe", "--clip takes no value, got 'maybe'", "--no-clip"),
         ("--no-sigma", "corrupt has no flag --no-sigma", "did you mean"),

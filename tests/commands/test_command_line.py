@@ -184,7 +184,7 @@ def test_exit_codes_and_streams_of_a_process(source: Path, tmp_path: Path, model
     assert (failed.returncode, failed.stdout, len(failed.stderr.splitlines())) == (1, "", 2)
     usage = typed("denoise", "in", "out2", "--modle", model)
     assert (usage.returncode, usage.stdout) == (2, "")
-    assert usage.stderr == "error: denoise has no flag --modle\nhint: did you mean 'model'?\n"
+    assert usage.stderr == "error: denoise has no flag --modle\nhint: did you mean '--model'?\n"
     (source / "broken.png").write_bytes(b"no image")
     partial = typed("corrupt", "in", "pairs", "--sigma", "25")
     assert partial.returncode == 3
@@ -284,3 +284,22 @@ def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", f"{command} 2>&- >&-"], check=False, timeout=120)
     assert done.returncode == 0
     assert (tmp_path / "out" / "noisy" / "a.png.tif").is_file()
+
+
+def test_relative_paths_are_kept_while_itk_is_loaded(tmp_path: Path, model: Path) -> None:
+    """It changes the working directory while it loads, under the feet of other threads."""
+    import itk
+
+    source = tmp_path / "in"
+    source.mkdir()
+    image = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    for number in range(20):
+        Image.fromarray(np.roll(image, number)).save(source / f"{number:02d}.png")
+    for name in ("00.mha", "09.nrrd"):
+        itk.imwrite(itk.image_from_array(image), str(source / name))
+    done = typed("denoise", "in", "out", "--preview", "shown", "--model", model, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "manifest.json", *(path.name for path in source.iterdir())
+    }  # fmt: skip
+    assert len(list((tmp_path / "shown").iterdir())) == 22

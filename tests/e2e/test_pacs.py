@@ -142,12 +142,19 @@ def test_from_an_archive_through_the_denoiser_and_back(orthanc: Orthanc, study: 
     sent = tmp_path / "denoised"
     for _ in range(2):  # the second time nothing is made anew, and the archive sees no duplicates
         denoise(received, sent)
-        run("storescu", "-aec", "ORTHANC", "+sd", "+sp", "CT.*", "127.0.0.1", orthanc.dicom, sent)
+        run("storescu", "-aec", "ORTHANC", "+sd", "+sp", "*.[0-9]*", "127.0.0.1", orthanc.dicom, sent)
         assert len(orthanc.ask("/studies")) == 1
         assert sorted(orthanc.series().values()) == [SLICES, SLICES]
     (new,) = orthanc.series().keys() - before.keys()
     assert new.endswith("denoised")
     assert len(orthanc.ask("/instances")) == 2 * SLICES
+    # An archive that sends the results, too, gets no results of results.
+    with running(listen, tmp_path / "storescp.log", orthanc.desk):
+        for one in orthanc.ask("/series"):
+            orthanc.ask("/modalities/desk/store", json.dumps(one).encode())
+    assert len(list(received.iterdir())) == 2 * SLICES
+    denoise(received, sent, "--lenient")
+    assert len(list(sent.glob("CT.*"))) == SLICES
 
 
 def test_an_archive_takes_results_over_the_web(orthanc: Orthanc, study: Path) -> None:
