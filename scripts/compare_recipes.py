@@ -70,6 +70,7 @@ def train(variant: str, mini_mias: str, folder: Path, minutes: float) -> None:
     def run(target: Path, **more: Any) -> dict[str, Any]:
         words = [word for name, value in {**overrides, **more}.items() for word in (f"--{name}", repr(value))]
         command = [sys.executable, str(HERE / "train_release.py"), "--mini_mias", mini_mias, "--output", str(target)]
+        command += ["--images", str(folder.parent / "images")]
         target.mkdir(parents=True, exist_ok=True)
         with (target / "log.txt").open("a") as log:
             subprocess.run([*command, *words], stdout=log, stderr=log, check=True)

@@ -60,6 +60,7 @@ PEERS: dict[str, dict[str, Any]] = {
     "FFDNet, blind": {"_target_": "peers.FFDNet"},
     # DRUNet (Zhang et al., TPAMI 2021) has four levels of 64 to 512 channels and four blocks each, 32 million weights.
     "DRUNet, half as wide": {"_target_": OURS, "widths": [32, 64, 128, 256], "blocks": 4, "stride": 1},
+    "DRUNet, three quarters as wide": {"_target_": OURS, "widths": [48, 96, 192, 384], "blocks": 4, "stride": 1},
     "BasicUNet": {
         "_target_": "monai.networks.nets.BasicUNet",
         "spatial_dims": 2,

@@ -215,6 +215,7 @@ def main(
     synthetic_size: int = 384,
     seed: int = 0,
     correlated: bool = False,
+    images: str = "",
     install: bool = False,
     **overrides: Any,
 ) -> None:
@@ -228,6 +229,7 @@ def main(
         synthetic_size: their side, pixels.
         seed: of the training.
         correlated: train the partner for correlated noise; give it an output of its own.
+        images: where the synthetic, grey and resized images are made or lie already; by default in OUTPUT.
         install: copy the best weights to bundle/models/ when the training is done.
         overrides: of the configuration, such as --max_epochs 10.
     """
@@ -241,7 +243,7 @@ def main(
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     datalist = folder / "datalist.json"
-    content = release_datalist(Path(mini_mias), folder, synthetic, synthetic_size)
+    content = release_datalist(Path(mini_mias), Path(images or output), synthetic, synthetic_size)
     with replace_whole(datalist) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     overlays = ("release.json", *(["release_correlated.json"] if correlated else []))

@@ -13,7 +13,10 @@ from meddenoise_monai.datasets import sample_datalist
 from meddenoise_monai.inference import Denoiser, released_weights
 from meddenoise_monai.inferers import TiledInferer, automatic_precision
 from meddenoise_monai.metrics import psnr, ssim
+from meddenoise_monai.noise import CorrelatedGaussianNoise
+from meddenoise_monai.synthetic import synthetic_image
 from meddenoise_monai.transforms import MostTissued, ReadImaged, ScaleToUnitd
+from meddenoise_monai.treatments import Treatment
 
 Image = NDArray[np.float32]
 
@@ -87,6 +90,39 @@ def test_bf16_is_as_good_as_fp32(denoise: Denoiser, sigma: float) -> None:
             for precision in ("fp32", "bf16")
         ]
         assert scores[0] == pytest.approx(scores[1], abs=0.05)
+
+
+# --- Correlated noise -------------------------------------------------------------------------------------------------
+
+
+def pictures() -> list[Image]:
+    """None of them was trained on."""
+    synthetic = [synthetic_image(256, seed) for seed in (10_000, 10_001)]
+    return [*(image for image in CLEAN.values() if min(image.shape) >= 128), *synthetic]
+
+
+@pytest.mark.parametrize("fwhm", [1.2, 2.0, 3.5, 6.0])
+@pytest.mark.parametrize("sigma", [15, 40])
+def test_correlated_noise_is_recognised_and_removed(denoise: Denoiser, fwhm: float, sigma: float) -> None:
+    alone = Denoiser(denoise.network)
+    gains, over = [], []
+    for clean in pictures():
+        noise = CorrelatedGaussianNoise(sigma / 255, fwhm=fwhm)
+        image = noise.apply(torch.from_numpy(clean), 0).numpy()
+        assert "correlated" in denoise.treatment(image).warning
+        result = denoise(image, noise="correlated")
+        gains.append(psnr(clean, result, 1.0) - psnr(clean, image, 1.0))
+        # The partner does better than the network for white noise on pixels that are far apart.
+        over.append(psnr(clean, result, 1.0) - psnr(clean, alone(image, noise="correlated"), 1.0))
+        assert abs(result.mean(dtype=np.float64) - image.mean(dtype=np.float64)) < 0.1 * sigma / 255
+    assert min(gains) > 2
+    assert np.mean(over) > 0
+
+
+@pytest.mark.parametrize("sigma", [0, 2, 5, 15, 50])
+def test_white_noise_is_not_taken_for_correlated(denoise: Denoiser, sigma: float) -> None:
+    for clean in (*pictures(), *CLEAN.values()):
+        assert denoise.treatment(noisy(clean, sigma)) == Treatment()
 
 
 # --- Harmlessness -----------------------------------------------------------------------------------------------------
