@@ -90,7 +90,7 @@ def denoise(
                         channel
       correlated        smoothed, up-sampled or reconstructed: neighbouring pixels have similar noise
       auto              correlated where the image shows that it is, with a warning that names the correlation; else
-                        gaussian
+                        gaussian. Each file is judged by itself: name the noise to treat the slices of a series alike
 
     examples:
       meddenoise denoise scans/ denoised/
