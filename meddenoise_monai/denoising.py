@@ -232,10 +232,9 @@ def denoise_files(
 
     def work(path: Path, task: _Task) -> NDArray[Any]:
         values = _result(denoise, task, options, strength)
-        task.facts["removed_sigma"] = removed = _removed(task.image.array, values)
-        found = task.facts["estimated_sigma"]
-        if strength == 1.0 and sigma is None and found and removed < _LITTLE * found:
-            task.warnings.update(_little(found, removed, task.image.scale.width))
+        task.facts["removed_sigma"], most = _removed(task.image.array, values)
+        if strength == 1.0 and sigma is None:
+            task.warnings.update(_little(task, most))
         warnings.say(str(path), task.warnings)
         return values
 
@@ -289,21 +288,27 @@ def _derivation(denoise: Denoiser, settings: Mapping[str, Any]) -> Derivation:
     return Derivation(__version__, denoise.fingerprint, ", ".join(words), ", ".join(variant))
 
 
-def _little(found: float, removed: float, width: float) -> dict[str, str]:
-    """A warning where noise of the estimated deviation is left in an image whose values span `width`."""
-    if found < _NOISY * width:
+def _little(task: _Task, most: float) -> dict[str, str]:
+    """A warning where the noise that was estimated is left in, or no pixel has changed by `most`."""
+    found, removed = task.facts["estimated_sigma"], task.facts["removed_sigma"]
+    if found and removed < _LITTLE * found and found >= _NOISY * task.image.scale.width:
+        what = f"next to nothing was removed, {removed:.3g} of noise of about {found:.3g}"
+    elif task.image.array.dtype.kind in "iu" and most < 0.5:
+        what = f"no pixel has changed: at most {most:.2g} of a grey level would have been removed"
+    else:
         return {}
-    return {
-        "little": f"next to nothing was removed, {removed:.3g} of noise of about {found:.3g}: where what is left is "
-        "noise and no texture, choose noise correlated"
-    }
+    return {"little": f"{what}; where what is left is noise and no texture, try noise correlated"}
 
 
-def _removed(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """Root mean square of the difference, line by line: of a large image there is no room for another copy."""
-    lines = zip(before, after, strict=True)
-    power = sum(float(np.sum(np.subtract(a, b, dtype=np.float64) ** 2)) for a, b in lines)
-    return float(np.sqrt(power / before.size))
+def _removed(before: NDArray[Any], after: NDArray[Any]) -> tuple[float, float]:
+    """Root mean square of the difference, and its largest magnitude; line by line, for of a large image there is no room
+    for another copy."""
+    power, most = 0.0, 0.0
+    for a, b in zip(before, after, strict=True):
+        difference = np.subtract(a, b, dtype=np.float64)
+        power += float(np.sum(difference**2))
+        most = max(most, float(np.abs(difference).max()))
+    return float(np.sqrt(power / before.size)), most
 
 
 def _name(path: Path, source: Path) -> str:

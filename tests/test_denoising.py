@@ -431,10 +431,18 @@ def test_noise_that_is_left_in_is_said(
     noise = np.random.default_rng(0).normal(0, 20, (64, 64))
     np.save(tmp_path / "noisy.npy", np.linspace(0, 1000, 64) + noise)
     np.save(tmp_path / "clean.npy", np.linspace(0, 1000, 64) + noise / 100)
-    for name, flags in (("noisy", {}), ("clean", {}), ("noisy", {"strength": 0.0}), ("noisy", {"sigma": 0.0})):
+    np.save(tmp_path / "whole.npy", np.rint(np.linspace(0, 1000, 64) + noise / 100).astype(np.int16))
+    for name, flags in (
+        ("noisy", {}),
+        ("clean", {}),
+        ("whole", {}),
+        ("noisy", {"strength": 0.0}),
+        ("noisy", {"sigma": 0.0}),
+    ):
         caplog.clear()
         denoise_files(tmp_path / f"{name}.npy", tmp_path / "out.npy", model=model, overwrite=True, **flags)
         assert ("next to nothing was removed, 0 of noise of about 2" in caplog.text) == (name == "noisy" and not flags)
+        assert ("no pixel has changed" in caplog.text) == (name == "whole")
 
 
 def test_what_is_no_grey_image_is_told_apart_from_what_is_broken(
