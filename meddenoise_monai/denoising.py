@@ -301,7 +301,7 @@ def _little(task: _Task, most: float) -> dict[str, str]:
 
 
 def _removed(before: NDArray[Any], after: NDArray[Any]) -> tuple[float, float]:
-    """Root mean square of the difference, and its largest magnitude; line by line, for of a large image there is no room
+    """Root mean square of the difference, and its largest magnitude; line by line, for a large image leaves no room
     for another copy."""
     power, most = 0.0, 0.0
     for a, b in zip(before, after, strict=True):
