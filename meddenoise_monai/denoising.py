@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from . import __version__
-from .dicom import Derivation, check_derivable, check_transfer_syntax, is_derived_here
+from .dicom import Derivation, check_derivable, check_transfer_syntax, is_derived_here, silence
 from .envelope import examine, label_map
 from .errors import InputError, UnsuitableError, UsageError
 from .images import (
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 _SYMMETRIC = ("auto", "gaussian", "correlated")
 # Less than that share of the estimated noise counts as next to nothing, if the noise is no less than that of the range.
-_LITTLE, _NOISY = 0.1, 1 / 255
+_LITTLE, _NOISY = 0.1, 0.5 / 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +252,8 @@ def denoise_files(
 
     skipped = Skipped()
     try:
-        with tqdm(to_do, "denoise", unit="image", disable=None) as bar:
+        # pydicom looks at an attribute when it is first asked for, wherever that is.
+        with silence(), tqdm(to_do, "denoise", unit="image", disable=None) as bar:
             for path, problem in in_turn(to_do, read, work, write):
                 bar.update()
                 if problem is None:
@@ -321,7 +322,8 @@ def _pictures(preview: str | os.PathLike[str] | None, source: Path, targets: Map
         return {}
     if source.is_dir() and Path(os.path.realpath(preview)).is_relative_to(os.path.realpath(source)):
         raise UsageError(f"the preview folder {preview} is or lies inside the input {source}", "choose one outside")
-    pictures = {path: Path(preview) / f"{_name(path, source)}.png" for path in targets}
+    folder = Path(os.path.abspath(preview))
+    pictures = {path: folder / f"{_name(path, source)}.png" for path in targets}
     taken = {os.path.realpath(path) for path in (*targets, *targets.values())}
     if clashing := next((path for path in pictures.values() if os.path.realpath(path) in taken), None):
         raise UsageError(f"the picture {clashing} would replace an image", "choose another preview folder")

@@ -465,6 +465,25 @@ def test_what_is_no_grey_image_is_told_apart_from_what_is_broken(
     assert any(message.startswith("skipped: 2 more file(s)") for message in caplog.messages)
 
 
+def test_values_of_irregular_attributes_are_not_logged(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(4):
+        path = dicom(source / f"{number}.dcm", pixels(number, 4096))
+        dataset = pydicom.dcmread(path)
+        dataset.FrameOfReferenceUID = "1.2.3"
+        dataset.save_as(path)
+        path.write_bytes(path.read_bytes().replace(b"1.2.3\0", b"secret"))
+    caplog.clear()
+    capfd.readouterr()
+    denoise_files(source, tmp_path / "out", model=model, preview=tmp_path / "shown")
+    assert "secret" not in caplog.text + "".join(capfd.readouterr())
+    with pytest.warns(UserWarning, match="secret"):  # it speaks again
+        assert pydicom.dcmread(path).FrameOfReferenceUID == "secret"
+
+
 def test_results_are_not_denoised_again(tmp_path: Path, model: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()

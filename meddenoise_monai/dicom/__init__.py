@@ -1,6 +1,6 @@
 """DICOM files: read as images, written as derived objects."""
 
-from .reading import DicomImage, read_dicom, refusal
+from .reading import DicomImage, read_dicom, refusal, silence
 from .writing import (
     TRANSFER_SYNTAXES,
     Derivation,
@@ -21,5 +21,6 @@ __all__ = [
     "is_derived_here",
     "read_dicom",
     "refusal",
+    "silence",
     "write_dicom",
 ]

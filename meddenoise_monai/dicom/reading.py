@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from ..errors import InputError, UnsuitableError
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
-__all__ = ["DicomImage", "read_dicom", "refusal"]
+__all__ = ["DicomImage", "read_dicom", "refusal", "silence"]
 
 _NO_IMAGE = {
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
@@ -157,16 +158,29 @@ def _decoded(dataset: FileDataset) -> NDArray[Any]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """pydicom comments on every slightly irregular file, and logs a traceback for each decoder that fails."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
+    """pydicom comments on every slightly irregular file, with its values, and logs a traceback of failing decoders.
+
+    In several threads at once the first silences it, and the last one lets it speak again.
+    """
+    global _silent
+    with _lock:
+        _silent += 1
+        if _silent == 1:
+            logger = logging.getLogger("pydicom")
+            _undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL + 1)
+            _undo.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            yield
+    try:
+        yield
     finally:
-        logger.setLevel(level)
+        with _lock:
+            _silent -= 1
+            if _silent == 0:
+                _undo.close()
+
+
+_lock, _undo, _silent = threading.Lock(), ExitStack(), 0
 
 
 def _rescales(dataset: Dataset, frames: int) -> Iterator[tuple[float, float]]:
