@@ -136,8 +136,17 @@ def _switch(name: str, word: str) -> bool:
     return word.lower() == "true"
 
 
+def _texts(name: str, word: str) -> list[str]:
+    return [_text(name, part.strip()) for part in word.split(",")]
+
+
+def _numbers(name: str, word: str) -> list[float]:
+    return [_number(name, part.strip()) for part in word.split(",")]
+
+
 _READERS: dict[str, Callable[[str, str], Any]] = {
-    "str": _text, "str | None": _text, "float": _number, "float | None": _number, "int": _integer, "bool": _switch,
+    "str": _text, "float": _number, "int": _integer, "bool": _switch, "Sequence[str]": _texts,
+    "Sequence[float]": _numbers,
 }  # fmt: skip
 
 
@@ -146,7 +155,7 @@ def _value_readers(verb: Verb) -> dict[str, Callable[[str], Any]]:
     readers: dict[str, Callable[[str], Any]] = {}
     for name, parameter in inspect.signature(verb).parameters.items():
         shown = f"--{name}" if parameter.kind is parameter.KEYWORD_ONLY else name.upper()
-        readers[name] = functools.partial(_READERS[str(parameter.annotation)], shown)
+        readers[name] = functools.partial(_READERS[str(parameter.annotation).removesuffix(" | None")], shown)
     return readers
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import InputError, UsageError
 from .identity import without_copies
@@ -34,6 +34,7 @@ __all__ = [
 
 SPLITS = ("training", "validation", "test")
 Item = dict[str, Any]
+Any_ = TypeVar("Any_")
 Datalist = dict[str, list[Item]]
 
 _log = logging.getLogger(__name__)
@@ -360,7 +361,7 @@ class ImageDataset(Sequence[Any]):
         return item if self.transform is None else self.transform(item)
 
 
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
+def evenly(items: Sequence[Any_], count: int) -> list[Any_]:
     """At most `count` of the items, evenly spread over the list, so that no source at its end is left out."""
     count = min(count, len(items))
     return [items[index * len(items) // count] for index in range(count)]

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from .errors import InputError, UsageError
 from .image_writing import write_image
-from .images import IMAGE_SUFFIXES, NIFTI_SUFFIXES, IntensityScale, find_images, image_suffix, read_image
+from .images import NIFTI_SUFFIXES, IntensityScale, find_images, image_suffix, read_image
+from .pairing import matched
 
 __all__ = ["CorruptSummary", "corrupt", "score_folders"]
 
@@ -131,41 +132,6 @@ def _name_of(path: Path, root: Path) -> Path:
     return inside if image_suffix(path) in NIFTI_SUFFIXES else inside.with_name(inside.name + ".tif")
 
 
-def _stem(path: Path) -> str:
-    """The path without its suffix, or with that of a format it was converted from: ``a.dcm.tif`` matches ``a.dcm``."""
-    name = str(path)
-    while (suffix := image_suffix(name)) in IMAGE_SUFFIXES:
-        name = name[: -len(suffix)]
-    return name
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    paths: dict[str, Path] = {}
-    for path in find_images(folder):
-        other = paths.setdefault(_stem(path.relative_to(folder)), path)
-        if other != path:
-            raise InputError(f"{other} and {path} have the same name but for their suffixes", "leave one of them out")
-    return paths
-
-
-def _matched(reference: Path, test: Path) -> list[tuple[str, Path, Path]]:
-    for path in (reference, test):
-        if not path.exists():
-            raise InputError(f"no such file or folder: {path}", "check the path")
-    if reference.is_file() and test.is_file():
-        return [(reference.name, reference, test)]
-    if reference.is_file() or test.is_file():
-        raise UsageError("one of the two is a file and the other is not", "give two files or two folders")
-    references, tests = _by_stem(reference), _by_stem(test)
-    unmatched = sorted(references.keys() ^ tests.keys())
-    if unmatched:
-        raise InputError(
-            f"{len(unmatched)} file(s) are in one folder only, first {unmatched[0]}",
-            "both folders must hold the same names (suffixes may differ)",
-        )
-    return [(name, references[name], tests[name]) for name in sorted(references)]
-
-
 def score_folders(
     reference: str | os.PathLike[str], test: str | os.PathLike[str], data_range: float | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -195,7 +161,7 @@ def score_folders(
     from .metrics import score
 
     rows: list[dict[str, Any]] = []
-    for name, first, second in tqdm(_matched(Path(reference), Path(test)), "score", disable=None):
+    for name, first, second in tqdm(matched(Path(reference), Path(test)), "score", disable=None):
         clean, other = read_image(first), read_image(second)
         width = data_range if data_range is not None else clean.scale.width
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import math
 import numbers
@@ -94,6 +95,18 @@ class Family:
         axes = [declared.grid for declared in self.parameters.values()]
         grid = [dict(zip(self.parameters, values, strict=True)) for values in itertools.product(*axes)]
         return [self.defaults, *(point for point in grid if point != self.defaults)]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The installed versions of `packages`."""
+        return {package: _version(package) for package in self.packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 # Canonical order: the simplest first. For Gaussian noise of 5 to 50/255 on photographs, CT, mammograms and cephalograms

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -212,16 +211,8 @@ def _digest(cases: Sequence[_Case]) -> str:
 
 
 def _cache_key(name: str, family: Family, metric: str, digest: str) -> str:
-    versions = {package: _version(package) for package in family.packages}
-    everything = [REVISION, name, metric, family.candidates, versions, digest]
+    everything = [REVISION, name, metric, family.candidates, family.versions, digest]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _cache_file(folder: Path, name: str, key: str) -> Path:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .intervals import bootstrap_interval
-from .metrics import score
-from .whole_files import replace_whole
+from ..intervals import bootstrap_interval
+from ..metrics import score
+from ..whole_files import replace_whole
 
 __all__ = ["Case", "Score", "as_columns", "as_markdown", "evaluate", "intervals", "summarise", "write_scores"]
 

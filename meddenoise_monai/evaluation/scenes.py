@@ -1,0 +1,233 @@
+"""What methods are compared on: windows of images, with their patients; clean ones, pairs, or repeats of one scene."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..datasets import evenly
+from ..errors import InputError
+from ..images import read_image
+from ..noise import image_seed
+from ..transforms import TISSUE_THRESHOLD
+
+__all__ = ["LEAST_SIDE", "Annotation", "Scene", "annotated_windows", "read_scenes"]
+
+_log = logging.getLogger(__name__)
+
+LEAST_SIDE = 32  # pixels: below, the measures by patches have no patch
+TRIES = 200
+_RING = 2.5  # radii, that far the contrast of a lesion is measured
+
+Image: TypeAlias = NDArray[np.float32]
+Items: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A lesion that a data set marks in a window: its middle and radius in pixels, and what kind it is."""
+
+    row: float
+    column: float
+    radius: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A window of an image, on the [0, 1] scale of the whole image.
+
+    Attributes
+    ----------
+    data
+        Name of the data set.
+    patient
+        Whom it shows. Stays on this machine.
+    file
+        Which file it is from. Stays on this machine.
+    clean
+        (H, W); with repeats the mean of all, as good as the truth gets.
+    acquired
+        (H, W) each: the scene as it was acquired, with noise; none where noise is to be drawn.
+    annotations
+        What is marked in it.
+    """
+
+    data: str
+    patient: str
+    file: str
+    clean: Image
+    acquired: tuple[Image, ...] = ()
+    annotations: tuple[Annotation, ...] = field(default=())
+
+    @cached_property
+    def name(self) -> str:
+        """A hash of the pixels: says nothing of the patient and may be sent anywhere."""
+        digest = hashlib.sha256(repr(self.clean.shape).encode())
+        for image in (self.clean, *self.acquired):
+            digest.update(np.ascontiguousarray(image, "<f4").tobytes())
+        return digest.hexdigest()[:16]
+
+
+def read_scenes(
+    items: Items, window: int = 256, tissue: float | None = None, count: int | None = None, title: str = "reading"
+) -> tuple[list[Scene], dict[str, str]]:
+    """One window of each image, at full resolution.
+
+    The window is a function of the image's content: of 200 places drawn at random (one place, for images no larger
+    than the window) the first with enough tissue, that is pixels above 0.1 of the image's range. Of a volume it is the
+    slice in the middle.
+
+    Parameters
+    ----------
+    items
+        Of a datalist: ``image``; also ``label`` (the clean image of a noisy one), ``scene`` (items of one name are
+        repeats of one scene), ``patient``, ``source`` (the name of the data set).
+    window
+        Side in pixels; 0 is the whole image.
+    tissue
+        Least share of the window that has to be tissue; images without such a window are left out. None leaves none
+        out: the window with the most tissue is taken.
+    count
+        At most so many scenes, evenly spread; None is all.
+    title
+        Of the progress bar.
+
+    Returns
+    -------
+    tuple
+        The scenes, and why each file that was left out was: nobody knows what noise has a file that cannot be read.
+
+    Raises
+    ------
+    InputError
+        No image can be used.
+    """
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault((item.get("source"), item["scene"]) if "scene" in item else number, []).append(item)
+    scenes: list[Scene] = []
+    left_out: dict[str, str] = {}
+    for group in tqdm(list(groups.values()), title, leave=False, disable=None):
+        try:
+            scenes.append(_scene(group, window, tissue))
+        except InputError as error:
+            left_out[str(group[0]["image"])] = error.message
+    if not scenes:
+        reason = next(iter(left_out.values()), "there are none")
+        raise InputError(
+            f"none of {len(groups)} image(s) can be compared on: {reason}", "give other images or --tissue 0"
+        )
+    return (scenes if count is None else evenly_by_data(scenes, count)), left_out
+
+
+def evenly_by_data(scenes: Sequence[Scene], count: int) -> list[Scene]:
+    """At most `count` scenes of each data set, evenly spread."""
+    of: dict[str, list[Scene]] = {}
+    for scene in scenes:
+        of.setdefault(scene.data, []).append(scene)
+    return [scene for part in of.values() for scene in evenly(part, count)]
+
+
+def annotated_windows(items: Items, least: int = 128) -> list[Scene]:
+    """A window around each lesion that items mark (``lesions``, as `meddenoise prepare mini_mias` writes them).
+
+    Square, of at least `least` pixels and large enough for the ring around the lesion that its contrast is measured
+    against; lesions without a place or radius, and those that reach too near the border, are left out, and so are
+    images that cannot be read.
+    """
+    found = []
+    for item in items:
+        marked = [lesion for lesion in item.get("lesions") or () if None not in (lesion.get("x"), lesion.get("radius"))]
+        if not marked:
+            continue
+        try:
+            image = _unit(str(item["image"]))
+        except InputError:
+            continue
+        for lesion in marked:
+            row, column, radius = float(lesion["y"]), float(lesion["x"]), max(2.0, float(lesion["radius"]))
+            half = max(least // 2, int(np.ceil(_RING * radius)) + 1)
+            if min(image.shape) < 2 * half:
+                continue
+            top, left = (
+                int(np.clip(round(middle) - half, 0, size - 2 * half))
+                for middle, size in zip((row, column), image.shape, strict=True)
+            )
+            clean = image[top : top + 2 * half, left : left + 2 * half].copy()
+            place = Annotation(row - top, column - left, radius, str(lesion.get("class", "lesion")))
+            if 0 <= place.row < 2 * half and 0 <= place.column < 2 * half:
+                found.append(Scene(_data_of(item), _patient_of(item), str(item["image"]), clean, annotations=(place,)))
+    return found
+
+
+def _scene(group: Sequence[Mapping[str, Any]], window: int, tissue: float | None) -> Scene:
+    first = group[0]
+    if len(group) == 1 and "scene" in first:
+        raise InputError(f"the scene {first['scene']} has one image", "repeats are two or more images of one scene")
+    if "label" in first:
+        label = read_image(first["label"])
+        clean = label.scale.to_unit(_plane(label.array))
+        acquired = [label.scale.to_unit(_plane(read_image(first["image"]).array))]
+    elif "scene" in first:
+        scale = read_image(first["image"]).scale
+        acquired = [scale.to_unit(_plane(read_image(item["image"]).array)) for item in group]
+    else:
+        clean, acquired = _unit(str(first["image"])), []
+    shapes = {image.shape for image in ([clean] if "scene" not in first else []) + acquired}
+    if len(shapes) > 1:
+        raise InputError(f"{first['image']} and its partner differ in shape", "give images of one shape")
+    if "scene" in first:
+        clean = np.stack(acquired).mean(axis=0, dtype=np.float64).astype(np.float32)
+    place = _window(clean, window, tissue, str(first["image"]))
+    cut = [np.ascontiguousarray(image[place]) for image in (clean, *acquired)]
+    if float(np.ptp(cut[0])) == 0:
+        raise InputError(f"{first['image']}: the window is constant", "leave this image out")
+    return Scene(_data_of(first), _patient_of(first), str(first["image"]), cut[0], tuple(cut[1:]))
+
+
+def _unit(path: str) -> Image:
+    image = read_image(path)
+    return image.scale.to_unit(_plane(image.array))
+
+
+def _plane(array: NDArray[Any]) -> NDArray[Any]:
+    return array if array.ndim == 2 else array[len(array) // 2]
+
+
+def _data_of(item: Mapping[str, Any]) -> str:
+    return str(item.get("source") or "images")
+
+
+def _patient_of(item: Mapping[str, Any]) -> str:
+    return str(item.get("patient") or item["image"])
+
+
+def _window(image: Image, side: int, tissue: float | None, file: str) -> tuple[slice, slice]:
+    if min(image.shape) < LEAST_SIDE:
+        raise InputError(
+            f"{file}: {image.shape[0]}x{image.shape[1]} pixels, less than {LEAST_SIDE}x{LEAST_SIDE}", "leave it out"
+        )
+    sides = [min(side, length) if side else length for length in image.shape]
+    room = [length - size + 1 for length, size in zip(image.shape, sides, strict=True)]
+    rng = np.random.default_rng(image_seed(torch.from_numpy(image[None]), 0))
+    best, place = -1.0, (0, 0)
+    for _ in range(TRIES if max(room) > 1 else 1):
+        top, left = (int(start) for start in rng.integers(room))
+        share = float((image[top : top + sides[0], left : left + sides[1]] > TISSUE_THRESHOLD).mean())
+        if share > best:
+            best, place = share, (top, left)
+        if tissue is not None and share >= tissue:
+            break
+    if tissue is not None and best < tissue:
+        raise InputError(f"{file}: no window of it is {tissue:.0%} tissue", "leave it out, or lower --tissue")
+    return slice(place[0], place[0] + sides[0]), slice(place[1], place[1] + sides[1])

@@ -1,0 +1,222 @@
+"""The measurements of a comparison as small independent tasks: run side by side, kept on disk, never done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..whole_files import replace_whole
+from .conditions import Condition
+from .measures import MEASURES, REVISION
+from .methods import Method, load
+
+__all__ = ["Task", "Values", "run_tasks", "workers_here"]
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measure of several methods on one subject.
+
+    Attributes
+    ----------
+    measure
+        Name of a function of `measures`.
+    methods
+        Each is measured by itself.
+    arguments
+        Of that function: arrays, numbers, a `Condition`.
+    about
+        What the results are filed under; no part of what is computed.
+    """
+
+    measure: str
+    methods: tuple[Method, ...]
+    arguments: Mapping[str, Any]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(self, method: Method) -> str:
+        """Hex digits that change with whatever changes the numbers."""
+        digest = hashlib.sha256(f"{REVISION} {self.measure} {method.identity} {torch.__version__}".encode())
+        for name, value in sorted(self.arguments.items()):
+            digest.update(f" {name}=".encode())
+            _feed(digest.update, value)
+        return digest.hexdigest()[:24]
+
+
+def run_tasks(
+    tasks: Sequence[Task], cache: Path, workers: int = 1, progress: Callable[[int], None] | None = None
+) -> list[dict[str, Values]]:
+    """What each task measures of each method, by the method's name, in the order of the tasks.
+
+    Parameters
+    ----------
+    tasks
+        All independent of each other.
+    cache
+        A folder. What it holds is not computed again; each number is kept there as soon as it is known.
+    workers
+        Processes, each of one thread, so that no result depends on their number; with one, this process works itself.
+    progress
+        Is told how many tasks are done, after each.
+
+    Raises
+    ------
+    MeddenoiseError
+        What a measure raises.
+    InputError
+        A process died, as it does where memory is short.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Values]] = [{} for _ in tasks]
+    missing = []
+    for number, task in enumerate(tasks):
+        known = {method.name: _read(cache / f"{task.key(method)}.json") for method in task.methods}
+        results[number] = {name: values for name, values in known.items() if values is not None}
+        if len(results[number]) < len(task.methods):
+            missing.append(number)
+    done = len(tasks) - len(missing)
+    if progress is not None:
+        progress(done)
+    for number, values in _computed(tasks, missing, cache, workers):
+        results[number] = values
+        done += 1
+        if progress is not None:
+            progress(done)
+    return [
+        {method.name: result[method.name] for method in task.methods}
+        for task, result in zip(tasks, results, strict=True)
+    ]
+
+
+def workers_here() -> int:
+    """As many processes as this machine has cores to give, and no more than eight, which have memory enough."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+def _computed(
+    tasks: Sequence[Task], missing: Sequence[int], cache: Path, workers: int
+) -> Iterator[tuple[int, dict[str, Values]]]:
+    if workers <= 1 or len(missing) <= 1:
+        with _one_thread(), _quiet():
+            for number in missing:
+                yield number, _run(tasks[number], cache)
+        return
+    # Spawned, not forked: a fork would take the locks of this process's threads with it.
+    context = multiprocessing.get_context("spawn")
+    with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+        pool = ProcessPoolExecutor(min(workers, len(missing)), context, _start)
+        futures: dict[Future[dict[str, Values]], int] = {}
+        try:
+            futures = {pool.submit(_run, tasks[number], cache): number for number in missing}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a process of the comparison died", "run it again, with --workers 1 if memory is short: it goes on"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start() -> None:
+    """What a worker does first. Ctrl-C ends it at once and without a word: nothing half done is ever in the cache."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+
+
+def _run(task: Task, cache: Path) -> dict[str, Values]:
+    results = {}
+    for method in task.methods:
+        path = cache / f"{task.key(method)}.json"
+        values = _read(path)
+        if values is None:
+            measured = MEASURES[task.measure](load(method), **task.arguments)
+            text = json.dumps(measured, default=_plain)
+            with replace_whole(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            values = json.loads(text)  # as the next run will read it, to the last digit
+        results[method.name] = values
+    return results
+
+
+def _read(path: Path) -> Values | None:
+    try:
+        values: Values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"a measure answered with {type(value).__name__}")
+
+
+def _feed(update: Callable[[bytes], None], value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        update(f"{value.dtype.str}{value.shape}".encode())
+        update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, list | tuple):
+        update(f"[{len(value)}".encode())
+        for part in value:
+            _feed(update, part)
+    elif isinstance(value, Condition):
+        update(f"{value.model if value.level else value}".encode())
+    else:
+        update(repr(value).encode())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The denoiser names what it does to each image; in a comparison of hundreds nobody reads that."""
+    log = logging.getLogger("meddenoise_monai.inference")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Children take these variables over when they start."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
