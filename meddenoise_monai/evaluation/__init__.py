@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from .table import (
+    METRICS,
     Case,
     Score,
     as_columns,
@@ -18,4 +19,14 @@ from .table import (
     write_scores,
 )
 
-__all__ = ["Case", "Score", "as_columns", "as_markdown", "evaluate", "intervals", "summarise", "write_scores"]
+__all__ = [
+    "METRICS",
+    "Case",
+    "Score",
+    "as_columns",
+    "as_markdown",
+    "evaluate",
+    "intervals",
+    "summarise",
+    "write_scores",
+]

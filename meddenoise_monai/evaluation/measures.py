@@ -83,16 +83,14 @@ def repeats(
 
 def uniform(denoise: Denoise, condition: Condition, seed: int, count: int) -> Values:
     """The power spectrum of the noise that is left in a uniform field."""
-    field = np.full((FREQUENCIES = np.linspace(0, 0.5, 26)  # cycles/pixel, at which the MTF is kept
-PHANTOM_SIDE, PHANTOM_SIDE), 0.5, np.float32)
+    field = np.full((PHANTOM_SIDE, PHANTOM_SIDE), 0.5, np.float32)
     before = [condition.draw(field, seed, number) for number in range(count)]
     return _spectrum(np.stack([denoise(noisy, _sigma(noisy, field)) for noisy in before]))
 
 
 def edge(denoise: Denoise, condition: Condition, seed: int, count: int, contrast: float) -> Values:
     """A disc's edge (task transfer function), its contrast, and its contrast-to-noise ratio."""
-    shape = (FREQUENCIES = np.linspace(0, 0.5, 26)  # cycles/pixel, at which the MTF is kept
-PHANTOM_SIDE, PHANTOM_SIDE)
+    shape = (PHANTOM_SIDE, PHANTOM_SIDE)
     picture, truth = disc(shape, PHANTOM_DIAMETER, contrast, PHANTOM_BACKGROUND, (63.3, 63.7))
     clean = picture.astype(np.float32)
     before = [condition.draw(clean, seed, number) for number in range(count)]

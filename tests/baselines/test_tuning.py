@@ -20,6 +20,7 @@ from meddenoise_monai.baselines import (
     make_baseline,
     tune,
     tune_all,
+    grids,
     tuning,
 )
 from meddenoise_monai.errors import InputError, UsageError
@@ -186,7 +187,7 @@ def test_the_cache_knows_what_it_depends_on(
     assert is_new(pairs, None)
     assert is_new(pairs, SIGMA, "ssim")
     assert is_new(pairs[:1], SIGMA)
-    monkeypatch.setattr(tuning, "_version", lambda package: "99")
+    monkeypatch.setattr(grids, "_version", lambda package: "99")
     assert is_new(pairs, SIGMA)
     monkeypatch.setattr(tuning, "REVISION", 99)
     assert is_new(pairs, SIGMA)
