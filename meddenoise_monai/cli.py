@@ -271,7 +271,8 @@ def compare(
       --window PIXELS       side of the window that is judged of each image; 256 by default, 0 for the whole image
       --tissue SHARE        least share of tissue (pixels above 0.1 of the range) in a window, such as 0.95; images
                             without one are left out; by default the window with the most is taken
-      --repeats             each folder in DATA holds repeated images of one scene; their mean stands for the truth
+      --repeats             each folder in DATA holds repeated images of one scene: half of them are judged, the mean of
+                            the rest is the truth
       --model FILE          weights of dae; by default the released ones
       --seed INTEGER        of the noise; 0 by default
       --workers COUNT       processes of one thread each; by default one for each core

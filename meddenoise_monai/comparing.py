@@ -112,7 +112,7 @@ def compare(
     if earlier is not None:
         settings = {**settings, **earlier["settings"]}
     for name, least in (("realisations", 1), ("images", 0), ("window", 0), ("workers", 1)):
-        _check_number(name, workers or 1 if name == "workers" else settings[name], least)
+        _check_number(name, settings[name] if name != "workers" else 1 if workers is None else workers, least)
     seed = settings["seed"]
     if 0 < settings["window"] < LEAST_SIDE:
         raise UsageError(f"a window of {settings['window']} pixels holds too little", "give --window 128 or more, or 0")

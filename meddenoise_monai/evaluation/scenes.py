@@ -55,9 +55,11 @@ class Scene:
     file
         Which file it is from. Stays on this machine.
     clean
-        (H, W); with repeats the mean of all, as good as the truth gets.
+        (H, W). With repeats the mean of the second half of them: as good as the truth gets, and its noise is not that
+        of those which are judged.
     acquired
-        (H, W) each: the scene as it was acquired, with noise; none where noise is to be drawn.
+        (H, W) each: the scene as it was acquired, with noise (of repeats the first half); none where noise is to be
+        drawn.
     annotations
         What is marked in it.
     """
@@ -187,7 +189,9 @@ def _scene(group: Sequence[Mapping[str, Any]], window: int, tissue: float | None
     if len(shapes) > 1:
         raise InputError(f"{first['image']} and its partner differ in shape", "give images of one shape")
     if "scene" in first:
-        clean = np.stack(acquired).mean(axis=0, dtype=np.float64).astype(np.float32)
+        judged = max(1, len(acquired) // 2)
+        clean = np.stack(acquired[judged:]).mean(axis=0, dtype=np.float64).astype(np.float32)
+        acquired = acquired[:judged]
     place = _window(clean, window, tissue, str(first["image"]))
     cut = [np.ascontiguousarray(image[place]) for image in (clean, *acquired)]
     if float(np.ptp(cut[0])) == 0:

@@ -8,19 +8,17 @@ to the last digit.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..comparisons import Verdict, verdicts
 from ..errors import InputError
-from ..intervals import bootstrap_interval
 from ..observers import Scores, compare_methods, describe_scores, held_out_scores
 from .conditions import Condition
 from .measures import FATE, FREQUENCIES
 from .methods import Method
+from .statistics import mean_entry, verdict_entries
 from .study import Outcome
 
 __all__ = ["METRICS", "per_image_rows", "seconds_per_megapixel", "summarise_study"]
@@ -146,10 +144,6 @@ def _condition(of: _Grouped, data: str, condition: Condition, names: Sequence[st
     patients = [who for who, _ in chosen]
     by_method = {name: [values[name] for _, values in chosen] for name in names}
     judged = {metric: True for metric in JUDGED if all(v[metric] is not None for v in by_method[names[0]])}
-    found: list[Verdict] = verdicts(
-        {name: {metric: [v[metric] for v in by_method[name]] for metric in judged} for name in names},
-        patients, ours, judged, seed=seed,
-    )  # fmt: skip
     repeated = of.of("repeats", data=data, condition=condition)
     return {
         "data": data,
@@ -160,10 +154,13 @@ def _condition(of: _Grouped, data: str, condition: Condition, names: Sequence[st
         "patients": len(set(patients)),
         "methods": {name: _means(by_method[name], patients, seed) for name in names},
         "ours": ours,
-        "verdicts": [
-            {"other": v.other, "metric": v.metric, **asdict(v.difference), "adjusted_p": v.adjusted_p, "word": v.word}
-            for v in found
-        ],
+        "verdicts": verdict_entries(
+            {name: {metric: [v[metric] for v in by_method[name]] for metric in judged} for name in names},
+            patients,
+            ours,
+            judged,
+            seed,
+        ),
         "repeats": {
             "scenes": len(repeated),
             "methods": {name: _repeated([o.values[name] for o in repeated]) for name in names} if repeated else {},
@@ -172,15 +169,7 @@ def _condition(of: _Grouped, data: str, condition: Condition, names: Sequence[st
 
 
 def _means(values: Sequence[Mapping[str, Any]], patients: Sequence[Hashable], seed: int) -> Content:
-    return {metric: _mean([each[metric] for each in values], patients, seed) for metric in METRICS}
-
-
-def _mean(values: Sequence[float | None], patients: Sequence[Hashable], seed: int = 0) -> Content | None:
-    known = [(value, who) for value, who in zip(values, patients, strict=True) if value is not None]
-    if not known:
-        return None
-    numbers, whose = [value for value, _ in known], [who for _, who in known]
-    return {"mean": float(np.mean(numbers)), "ci95": bootstrap_interval(numbers, whose, seed=seed)}
+    return {metric: mean_entry([each[metric] for each in values], patients, seed) for metric in METRICS}
 
 
 def _repeated(values: Sequence[Mapping[str, Any]]) -> Content:
@@ -249,7 +238,7 @@ def _observers(
             )
     fates = {name: [o.values[name]["fate"] for o in chosen] for name in names}
     found[0]["fate"] = {
-        name: {part: _mean([each[part] for each in values], whose, seed) for part in FATE}
+        name: {part: mean_entry([each[part] for each in values], whose, seed) for part in FATE}
         for name, values in fates.items()
     }
     return found
@@ -270,9 +259,11 @@ def _scores(
     channels = np.eye(outputs["present"].shape[1])[:, None, :]
     both = (groups, groups)
     folds = min(FOLDS, len(set(groups)))
+    if folds < 2:  # one patient: nobody to learn from
+        return None
     try:
         return held_out_scores(images["present"], images["absent"], channels, both, folds, seed=seed), both
-    except (InputError, ValueError):  # too few patients or images for an observer to learn from
+    except InputError:  # too few images for an observer to learn from
         return None
 
 
@@ -331,7 +322,7 @@ def _lesions(of: _Grouped, data: str, condition: Condition, names: Sequence[str]
         "lesions": len(rows),
         "faint": len(chosen) - len(rows),
         "kinds": _counts(scene.annotations[0].kind for scene, _ in rows),
-        "kept": {name: _mean([kept[name] for _, kept in rows], whose, seed) for name in names},
+        "kept": {name: mean_entry([kept[name] for _, kept in rows], whose, seed) for name in names},
         "ours": ours,
     }
 

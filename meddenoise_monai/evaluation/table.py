@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..intervals import bootstrap_interval
 from ..metrics import score
 from ..whole_files import replace_whole
+from .statistics import verdict_entries
 
 __all__ = ["Case", "Score", "as_columns", "as_markdown", "evaluate", "intervals", "summarise", "write_scores"]
 
@@ -64,6 +65,7 @@ class Score:
 
 
 METRICS = ("ssim", "ssim_matlab", "psnr", "rmse")
+JUDGED = ("ssim", "psnr")
 
 
 def evaluate(
@@ -105,26 +107,17 @@ def evaluate(
 
 def summarise(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
     """The mean of each metric over the cases, by method, in the order in which the methods were run."""
-    methods = dict.fromkeys(entry.method for entry in scores)
     return {
-        method: {
-            metric: float(np.mean([getattr(entry, metric) for entry in scores if entry.method == method]))
-            for metric in METRICS
-        }
-        for method in methods
+        method: {metric: float(np.mean(values)) for metric, values in of_method.items()}
+        for method, of_method in _by_metric(scores).items()
     }
 
 
 def intervals(scores: Sequence[Score]) -> dict[str, dict[str, tuple[float, float] | None]]:
     """The 95 % bootstrap interval over patients of each mean of `summarise` (see `bootstrap_interval`)."""
-    methods = dict.fromkeys(entry.method for entry in scores)
     return {
-        method: {
-            metric: bootstrap_interval([getattr(s, metric) for s in chosen], [s.patient or s.case for s in chosen])
-            for metric in METRICS
-        }
-        for method in methods
-        for chosen in [[entry for entry in scores if entry.method == method]]
+        method: {metric: bootstrap_interval(values, _patients(scores, method)) for metric, values in of_method.items()}
+        for method, of_method in _by_metric(scores).items()
     }
 
 
@@ -173,13 +166,30 @@ def as_markdown(
     return "\n".join(lines)
 
 
+def _by_metric(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
+    methods = dict.fromkeys(entry.method for entry in scores)
+    return {
+        method: {metric: [getattr(entry, metric) for entry in scores if entry.method == method] for metric in METRICS}
+        for method in methods
+    }
+
+
+def _patients(scores: Sequence[Score], method: str) -> list[str]:
+    return [entry.patient or entry.case for entry in scores if entry.method == method]
+
+
 def write_scores(
-    folder: Path, scores: Sequence[Score], protocol: Mapping[str, Any], parameters: Mapping[str, int] | None = None
+    folder: Path,
+    scores: Sequence[Score],
+    protocol: Mapping[str, Any],
+    parameters: Mapping[str, int] | None = None,
+    ours: str | None = None,
 ) -> None:
     """Write ``per_image.csv``, ``results.json`` and ``table.md`` into `folder`, each whole or not at all.
 
     ``case_files.csv`` beside them says which file each case is. File names can name patients: it alone holds them, so
-    that the others can be passed on. `parameters` are the numbers of weights of the networks among the methods.
+    that the others can be passed on. `parameters` are the numbers of weights of the networks among the methods. `ours`
+    is the method that is compared with each other one, image by image (`comparisons.verdicts`).
     """
     summary = summarise(scores)
     with replace_whole(folder / "per_image.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
@@ -199,7 +209,11 @@ def write_scores(
         methods[method]["seconds_per_megapixel"] = float(np.mean(measured)) if measured else None
         if parameters and method in parameters:
             methods[method]["parameters"] = parameters[method]
-    content = {"protocol": dict(protocol), "methods": methods}
+    content: dict[str, Any] = {"protocol": dict(protocol), "methods": methods}
+    if ours is not None:
+        content["verdicts"] = verdict_entries(
+            _by_metric(scores), _patients(scores, ours), ours, dict.fromkeys(JUDGED, True)
+        )
     with replace_whole(folder / "results.json") as path:
         path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     with replace_whole(folder / "table.md") as path:

@@ -231,7 +231,7 @@ class FinalComparison:
         patients = len({entry.patient for entry in scores})
         protocol = {**self.protocol, "baseline_parameters": notes, "cases": len(self.dataset), "patients": patients}
         weights = sum(parameter.numel() for parameter in self.network.parameters())
-        write_scores(self.folder, scores, protocol, {self.NAME: weights})
+        write_scores(self.folder, scores, protocol, {self.NAME: weights}, self.NAME)
         run = self.tracker.run
         run.log_table("comparison.json", {**as_columns(summary), "parameters": [notes.get(m, "") for m in summary]})
         self.tracker.log_group("test", _by_method(summary), step=0)

@@ -20,7 +20,6 @@ from meddenoise_monai.baselines import (
     make_baseline,
     tune,
     tune_all,
-    grids,
     tuning,
 )
 from meddenoise_monai.errors import InputError, UsageError

@@ -1,0 +1,37 @@
+"""Means and verdicts as they stand in ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..comparisons import verdicts
+from ..intervals import bootstrap_interval
+
+__all__ = ["mean_entry", "verdict_entries"]
+
+
+def mean_entry(values: Sequence[float | None], patients: Sequence[Hashable], seed: int = 0) -> dict[str, Any] | None:
+    """``{"mean", "ci95"}`` of those values that are there (see `bootstrap_interval`), or None if none is."""
+    known = [(value, who) for value, who in zip(values, patients, strict=True) if value is not None]
+    if not known:
+        return None
+    numbers, whose = [value for value, _ in known], [who for _, who in known]
+    return {"mean": float(np.mean(numbers)), "ci95": bootstrap_interval(numbers, whose, seed=seed)}
+
+
+def verdict_entries(
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    patients: Sequence[Hashable],
+    ours: str,
+    metrics: Mapping[str, bool],
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """`comparisons.verdicts`, each as a flat object: the difference is ours against the other, positive if better."""
+    return [
+        {"other": v.other, "metric": v.metric, **asdict(v.difference), "adjusted_p": v.adjusted_p, "word": v.word}
+        for v in verdicts(values, patients, ours, metrics, seed=seed)
+    ]

@@ -1,0 +1,219 @@
+"""The job behind `meddenoise compare`: what it writes, repeats, resumes and refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from meddenoise_monai.comparing import Comparison, compare
+from meddenoise_monai.errors import InputError, UsageError
+from meddenoise_monai.evaluation import summary
+from meddenoise_monai.synthetic import power_law
+from tests.small_networks import trained
+
+METHODS = ["gaussian", "median", "dae"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A datalist of two sources, with names that must not leave this machine, and annotated lesions."""
+    root = tmp_path_factory.mktemp("data")
+    parts: dict[str, list[dict[str, Any]]] = {"validation": [], "test": []}
+    for number in range(8):
+        scene = power_law(160, 2.5, np.random.default_rng(number))
+        scene[60:80, 70:90] += 0.2
+        path = root / f"JaneDoe{number}.png"
+        Image.fromarray(np.rint(np.clip(scene, 0, 1) * 255).astype(np.uint8)).save(path)
+        item = {"image": path.name, "patient": f"DoeJ{number // 2}", "source": "films" if number < 6 else "plates"}
+        if number == 4:
+            item["lesions"] = [{"class": "CIRC", "x": 80, "y": 70, "radius": 9}]
+        parts["validation" if number in (0, 1, 6) else "test"].append(item)
+    parts["test"][-1]["patient"] = "DoeJ9"
+    (root / "datalist.json").write_text(json.dumps(parts))
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(trained(stride=2).state_dict(), path)
+    return str(path)
+
+
+def run(folder: Path, output: Path, weights: str, **options: Any) -> Comparison:
+    given = {"methods": METHODS, "levels": (10, 20), "window": 128, "realisations": 2, "workers": 1, "model": weights}
+    return compare(folder, output, **{**given, "tracking_uri": None, **options})
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path, weights: str, tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Comparison:
+    output = tmp_path_factory.mktemp("out")
+    (output / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    return run(folder, output, weights)
+
+
+def test_every_part_of_the_results_is_there(done: Comparison) -> None:
+    results = json.loads((done.folder / "results.json").read_text())
+    assert results == json.loads(json.dumps(done.results))
+    assert list(results) == ["protocol", "methods", "conditions", "phantoms", "observers", "lesions"]
+    assert list(results["methods"]) == ["noisy", *METHODS]
+    assert results["methods"]["dae"]["parameters"] == sum(w.numel() for w in trained(stride=2).parameters())
+    groups = [(c["data"], c["noise"], c["level"], c["images"], c["patients"]) for c in results["conditions"]]
+    assert groups == [
+        (d, "gaussian", level, *n) for d, n in (("films", (4, 2)), ("plates", (1, 1))) for level in (10, 20)
+    ]
+    films = results["conditions"][0]
+    assert {v["other"] for v in films["verdicts"]} == {"noisy", "gaussian", "median"}
+    assert {v["word"] for v in films["verdicts"]} == {"no difference shown"}  # two patients show nothing
+    for method in ("noisy", *METHODS):
+        split = films["repeats"]["methods"][method]
+        assert split["mse"] == pytest.approx(split["bias2"] + split["variance"])
+    assert [p["level"] for p in results["phantoms"]] == [10, 20]
+    assert [e["contrast"] for e in results["phantoms"][0]["edges"]] == [0.1, 0.2, 0.4]
+    seen = {(o["data"], o["level"], o["signal"], o["channels"]) for o in results["observers"]}
+    assert len(seen) == len(results["observers"]) == 12  # three backgrounds, two signals, two kinds of channels
+    assert {o["level"] for o in results["observers"]} == {20}
+    (lesions,) = results["lesions"]
+    assert (lesions["data"], lesions["lesions"], lesions["kinds"]) == ("films", 1, {"CIRC": 1})
+    assert lesions["kept"]["noisy"]["mean"] == pytest.approx(1, abs=0.2)
+
+
+def test_means_are_those_of_the_table_of_images(done: Comparison) -> None:
+    with (done.folder / "per_image.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 5 * 2 * 4
+    for condition in done.results["conditions"]:
+        for method, values in condition["methods"].items():
+            chosen = [
+                float(row["psnr"])
+                for row in rows
+                if (row["data"], float(row["level"]), row["method"]) == (condition["data"], condition["level"], method)
+            ]
+            assert values["psnr"]["mean"] == pytest.approx(np.mean(chosen), rel=1e-12)
+            assert (values["psnr"]["ci95"] is None) == (condition["patients"] < 2)
+
+
+def test_names_of_patients_and_files_stay_in_one_file(done: Comparison) -> None:
+    assert "JaneDoe" in (done.folder / "case_files.csv").read_text()
+    for path in done.folder.rglob("*"):
+        if path.is_file() and path.name != "case_files.csv":
+            assert not re.search(rb"JaneDoe|DoeJ\d", path.read_bytes()), path
+    # What MLflow has: a run by a name that says what it is, with what is needed to do it again.
+    with sqlite3.connect(done.folder / "mlflow.db") as database:
+        ((name,),) = database.execute("select name from runs").fetchall()
+        params = dict(database.execute("select key, value from params").fetchall())
+        metrics = {key for (key,) in database.execute("select key from metrics").fetchall()}
+    assert name == "films (4), plates (1): gaussian"
+    assert params["levels"] == "(10, 20)"
+    assert {"dae/psnr", "noisy/ssim"} <= metrics
+    logged = {path.name for path in (done.folder / "mlruns").rglob("*") if path.is_file()}
+    assert {"protocol.json", "results.json", "comparison.json", "table.md"} <= logged
+
+
+def test_a_second_run_gives_the_same_to_the_last_digit(
+    done: Comparison, folder: Path, weights: str, tmp_path: Path, mlflow_template: Path
+) -> None:
+    protocol = next(path for path in (done.folder / "mlruns").rglob("protocol.json"))
+    (tmp_path / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    again = compare(folder, tmp_path, protocol=protocol, model=weights, workers=1)
+    for name in ("results.json", "per_image.csv", "table.md", "case_files.csv"):
+        assert (again.folder / name).read_bytes() == (done.folder / name).read_bytes(), name
+
+
+def test_a_protocol_refuses_other_data_and_weights(
+    done: Comparison, folder: Path, weights: str, tmp_path: Path
+) -> None:
+    protocol = done.folder / "results.json"
+    other = tmp_path / "other.pt"
+    torch.save(trained(1, stride=2).state_dict(), other)
+    with pytest.raises(InputError, match="methods differ"):
+        compare(folder, tmp_path / "o", protocol=protocol, model=str(other))
+    changed = json.loads((folder / "datalist.json").read_text())
+    changed["test"].pop()
+    listed = folder / "changed.json"
+    listed.write_text(json.dumps(changed))
+    with pytest.raises(InputError, match="test data differ"):
+        compare(listed, tmp_path / "o", protocol=protocol, model=weights)
+    for text in ("{", "[]", '{"settings": 3}'):
+        (tmp_path / "no.json").write_text(text)
+        with pytest.raises(InputError, match="no protocol"):
+            compare(folder, tmp_path / "o", protocol=tmp_path / "no.json")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"realisations": 0}, "--realisations"),
+        ({"images": -1}, "--images"),
+        ({"window": 8}, "window of 8"),
+        ({"workers": 0}, "--workers"),
+        ({"noise": "gausian"}, "gausian"),
+    ],
+)
+def test_wrong_numbers_are_refused_before_anything_is_read(
+    folder: Path, weights: str, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(folder, tmp_path / "o", weights, **options)
+
+
+def test_an_output_inside_the_data_would_become_data(folder: Path, weights: str) -> None:
+    with pytest.raises(UsageError, match="lies inside"):
+        run(folder, folder / "out", weights)
+
+
+def test_pairs_keep_their_noise_and_get_no_phantoms(
+    folder: Path, weights: str, tmp_path: Path, mlflow_template: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for source in sorted(folder.glob("*.png"))[:4]:
+        clean = np.asarray(Image.open(source)).astype(float)
+        for kind, values in (("original", clean), ("noisy", clean + rng.normal(0, 15, clean.shape))):
+            (tmp_path / "pairs" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).save(
+                tmp_path / "pairs" / kind / source.name
+            )
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    found = run(tmp_path / "pairs", output, weights).results
+    ((condition,), phantoms, observers) = (found[key] for key in ("conditions", "phantoms", "observers"))
+    assert (condition["noise"], condition["images"]) == ("acquired", 3)
+    assert condition["sigma"] * 255 == pytest.approx(15, rel=0.05)
+    assert condition["repeats"]["scenes"] == 0
+    assert (phantoms, observers) == ([], [])
+
+
+def test_the_summary_says_better_where_all_patients_agree() -> None:
+    """The words come from `comparisons`; here only that the right numbers reach them."""
+    from meddenoise_monai.evaluation.conditions import Condition
+    from meddenoise_monai.evaluation.methods import Method
+    from meddenoise_monai.evaluation.scenes import Scene
+    from meddenoise_monai.evaluation.study import Outcome
+
+    rng = np.random.default_rng(0)
+    methods = [Method("noisy", "input"), Method("dae", "network")]
+    outcomes = []
+    for number in range(20):
+        scene = Scene("d", f"p{number}", "f", rng.random((32, 32)).astype(np.float32))
+        base = dict.fromkeys(summary.METRICS, 0.0) | {"ms_ssim": None, "sigma": 0.1}
+        values = {
+            "noisy": {**base, "psnr": 20 + rng.random(), "ssim": 0.5},
+            "dae": {**base, "psnr": 30 + rng.random(), "ssim": 0.5},
+        }
+        outcomes.append(Outcome("fidelity", {"condition": Condition("gaussian", 25), "scene": scene}, values))
+    (condition,) = summary.summarise_study(outcomes, methods, "dae")["conditions"]
+    words = {verdict["metric"]: verdict["word"] for verdict in condition["verdicts"]}
+    assert words == {"psnr": "better", "ssim": "no difference shown"}
+    assert condition["methods"]["dae"]["ms_ssim"] is None
+    assert condition["methods"]["dae"]["psnr"]["mean"] == pytest.approx(30.5, abs=0.2)
