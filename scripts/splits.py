@@ -35,3 +35,12 @@ def split_items(items: Items, seed: int, fractions: Sequence[float]) -> dict[str
 
     split = split_patients((item["patient"] for item in items), seed, fractions)
     return {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
+
+
+def with_lesions(folder: Path, items: Sequence[dict[str, Any]]) -> Items:
+    """Items of mini-MIAS with what Info.txt marks on each film, as ``lesions`` (see `public_data.parse_mias_info`)."""
+    from meddenoise_monai.public_data import COLLECTIONS, parse_mias_info
+
+    known, _ = parse_mias_info((folder / "Info.txt").read_text(encoding="utf-8", errors="replace"))
+    number = COLLECTIONS["mini_mias"].number
+    return [{**item, "lesions": known.get(number(Path(item["image"])) or 0, [])} for item in items]

@@ -1,0 +1,101 @@
+"""The evidence for the released weights, from one command: `meddenoise compare` on data they have never seen.
+
+32 films of mini-MIAS (test women of `train_release.py`'s split) and 24 cephalograms (a source never trained on), one
+256 x 256 window of at least 95 % tissue each, Gaussian noise of sigma 15, 25 and 50 of 255, not clipped, all methods
+that are installed. Baselines are tuned on other patients of the same source. Lesions are those that mini-MIAS marks on
+all films of the test women.
+
+    python scripts/benchmark_release.py --mini_mias DIR --xray DIR --output DIR [--weights model.pt]
+
+It can be interrupted and goes on; a datalist in OUTPUT keeps what is judged.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+WINDOW, TISSUE = 256, 0.95
+FILMS, RADIOGRAPHS, TUNED_ON = 32, 24, 8
+
+
+def datalist_of(mini_mias: Path, xray: Path) -> dict[str, list[dict[str, Any]]]:
+    from splits import with_lesions, xray_items
+    from train_release import mini_mias_split
+
+    from meddenoise_monai.datasets import evenly
+    from meddenoise_monai.evaluation.scenes import read_scenes
+
+    split = mini_mias_split(mini_mias)
+    films = {part: with_lesions(mini_mias, split[part]) for part in ("validation", "test")}
+    radiographs = xray_items(xray)
+    usable = {scene.file for scene in read_scenes(radiographs, WINDOW, TISSUE, title="X-rays")[0]}
+    radiographs = [item for item in radiographs if item["image"] in usable]
+    judged = evenly(radiographs, RADIOGRAPHS)
+    others = [item for item in radiographs if item not in judged]
+    return {
+        "validation": _named("mini-MIAS", films["validation"]) + _named("X-ray", evenly(others, TUNED_ON)),
+        "test": _named("mini-MIAS", films["test"]) + _named("X-ray", judged),
+    }
+
+
+def _named(source: str, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**item, "source": source} for item in items]
+
+
+def main(
+    mini_mias: str,
+    xray: str,
+    output: str,
+    weights: str = "",
+    levels: tuple[int, ...] = (15, 25, 50),
+    noise: tuple[str, ...] = ("gaussian",),
+    methods: tuple[str, ...] = (),
+    workers: int = 0,
+) -> None:
+    """Write the report, and print its table.
+
+    Args:
+        mini_mias: folder of mini-MIAS films, with Info.txt.
+        xray: folder of X-rays, one a patient.
+        output: gets datalist.json and all that `meddenoise compare` writes.
+        weights: of the default network; by default the released ones.
+        levels: noise levels, of 255.
+        noise: names of noise models.
+        methods: names; by default all that are installed.
+        workers: processes; by default one for each core.
+    """
+    from meddenoise_monai.comparing import compare
+
+    folder = Path(output)
+    listed = folder / "data" / "datalist.json"
+    if not listed.is_file():
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        listed.write_text(json.dumps(datalist_of(Path(mini_mias), Path(xray)), indent=1))
+    found = compare(
+        listed,
+        folder,
+        methods=list(methods) or None,
+        noise=noise,
+        levels=levels,
+        images=FILMS,
+        window=WINDOW,
+        tissue=TISSUE,
+        model=weights or None,
+        workers=workers or None,
+    )
+    print((found.folder / "table.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    import logging
+
+    import fire
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    fire.Fire(main)
