@@ -123,7 +123,8 @@ def compare(
     sources = read_sources(Path(data), settings["repeats"], seed)
     how = (settings["window"], settings["tissue"])
     scenes, left_out = read_scenes(sources.test, *how, settings["images"] or None, "reading")
-    tuning, _ = read_scenes(sources.tuning, *how, None, "reading for tuning")
+    tuning, unread = read_scenes(sources.tuning, *how, None, "reading for tuning")
+    left_out |= unread
     came_noisy = bool(scenes[0].acquired)
     if any(bool(scene.acquired) != came_noisy for scene in (*scenes, *tuning)):
         raise InputError(f"{data} mixes clean images with noisy ones", "compare on them one after the other")
