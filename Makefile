@@ -5,10 +5,9 @@ BIN := $(VENV)/bin
 CONFIGS := bundle/configs
 # Test processes; each uses one thread, so that two do not fight for the same cores.
 JOBS ?= auto
-STORE := sqlite:///bundle/eval/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast lint mlflow clean
+.PHONY: help train test test-fast lint register mlflow clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,9 +39,11 @@ lint: $(VENV)/.dev    ## ruff, mypy, import-linter
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports --no-cache
 
-mlflow: $(VENV)/.run  ## open the MLflow UI on the default store
-	@echo "open http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"
-	$(BIN)/python -m mlflow ui --backend-store-uri $(STORE)
+register: $(VENV)/.run   ## put the released weights into MLflow's model registry
+	$(BIN)/python scripts/register_model.py $(ARGS)
+
+mlflow: $(VENV)/.run  ## open the MLflow UI on the store of trainings, evaluations and registrations
+	$(BIN)/python scripts/open_mlflow.py $(ARGS)
 
 clean:          ## remove what trainings and evaluations wrote, MLflow history included, but not the released weights
 	rm -rf bundle/eval bundle/models/checkpoint_last.pt bundle/models/model_best.* bundle/models/model_previous.*
