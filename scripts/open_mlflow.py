@@ -61,7 +61,8 @@ def serve(tracking_uri: str, port: int) -> None:
             raise UsageError(f"the port {port} is taken, by another UI perhaps", f"give another: --port {port + 1}")
     print(f"the store: {public(uri)}\n{pages(f'http://127.0.0.1:{port}')}\nCtrl-C closes it", flush=True)
     # An address may hold a password, which no list of processes shall show.
-    surroundings = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    surroundings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    surroundings.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     words = ["ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     if (files := artifact_location(uri, STORE)) is not None:
         words += ["--artifacts-destination", files]

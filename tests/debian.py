@@ -1,4 +1,4 @@
-"""Programs of others that results are held to: installed by the first test that needs them, where that is allowed."""
+"""Programs of others that results are held to, or looked at with: installed by the first test that needs them, where that is allowed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ PACKAGES = {
     "storescu": "dcmtk",
     "dcm2niix": "dcm2niix",
     "Orthanc": "orthanc orthanc-dicomweb",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 ALLOWED = "MEDDENOISE_APT"  # continuous integration sets it to 1; nobody's own machine is changed unasked
 

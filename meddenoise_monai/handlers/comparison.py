@@ -235,7 +235,7 @@ class FinalComparison:
         run = self.tracker.run
         run.log_table("comparison.json", {**as_columns(summary), "parameters": [notes.get(m, "") for m in summary]})
         self.tracker.log_group("test", _by_method(summary), step=0)
-        run.set_tags({"weights": weights_fingerprint(self.network)})  # by which the registry's versions are found
+        run.set_tags({"weights": weights_fingerprint(self.network)})  # the registry calls it "network"
         self.tracker.finish(self.weights)
         shown = intervals(scores) if patients >= FEWEST_PATIENTS else None
         print(f"\n{len(self.dataset)} held-out images, baselines tuned on the validation images:\n")

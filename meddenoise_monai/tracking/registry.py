@@ -6,8 +6,8 @@ the name of the module that loads them. It holds no pickle. `serving` says what 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
-import logging
 import os
 import re
 import shutil
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError, UsageError
-from ..inference import load_denoiser, released_weights
+from ..inference import load_denoiser, released_weights, weights_fingerprint
 from .addresses import public
 from .opening import open_run
 from .process import mlflow_call
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 __all__ = ["CHAMPION", "EXPERIMENT", "Registration", "register_weights"]
-
-_log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 EXPERIMENT = "meddenoise registered models"
@@ -61,7 +59,7 @@ class Registration:
     weights
         `inference.weights_fingerprint` of the network, or of both.
     created
-        Whether it is new; else a version of the same weights and the same package was there.
+        Whether it is new; else a version of the same weights and the same program was there.
     tracking_uri
         Of the store, without a password.
     """
@@ -112,8 +110,14 @@ def register_weights(
                 f"the {what} {value!r} cannot stand in models:/NAME@ALIAS", "take letters, digits, - and _"
             )
     path = released_weights() if weights is None else Path(weights)
-    fingerprint = load_denoiser(path, "cpu").fingerprint
-    facts = {"weights": fingerprint, "package_version": __version__}
+    denoise = load_denoiser(path, "cpu")
+    fingerprint = denoise.fingerprint
+    facts = {
+        "weights": fingerprint,
+        "network": weights_fingerprint(denoise.network),  # what runs of trainings and evaluations call "weights"
+        "package_version": __version__,
+        "code": _code_digest(),
+    }
     run = open_run(
         EXPERIMENT,
         f"{name} {__version__}, weights {fingerprint[:8]}",
@@ -141,7 +145,7 @@ def register_weights(
 
 
 def _version_of(client: MlflowClient, name: str, facts: Mapping[str, str]) -> str | None:
-    """The newest version of the same weights and package."""
+    """The newest version of the same weights and the same program."""
     versions = client.search_model_versions(f"name = '{name}'")
     same = [int(one.version) for one in versions if facts.items() <= one.tags.items()]
     return str(max(same)) if same else None
@@ -206,6 +210,14 @@ def _copy_of_weights(weights: Path, folder: Path) -> Path:
 def _copy_of_package(folder: Path) -> Path:
     """The package's source; an installed one holds the released weights, too, which are not wanted twice."""
     return Path(shutil.copytree(_PACKAGE, folder, ignore=shutil.ignore_patterns("*.pt", "__pycache__")))
+
+
+def _code_digest() -> str:
+    """Of the package's source: a version carries it, so another source makes another version."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _signature() -> ModelSignature:
