@@ -1,4 +1,4 @@
-"""Programs of others that results are held to, or looked at with: installed by the first test that needs them, where that is allowed."""
+"""Programs of others that tests need: installed by the first test that does, where that is allowed."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 def described(parameters: Mapping[str, Any]) -> str:
     """A run's name, of what tells it from others at first sight; empty if the parameters hold nothing of it.
 
-    Such as ``sigma 25/255, 10 epochs, seed 0, ResidualDenoisingAutoencoder``; an evaluation's begins with the weights.
+    Such as ``sigma 25/255, epochs 10, seed 0, ResidualDenoisingAutoencoder``; an evaluation's begins with the weights.
     """
     weights, noise, sigma = (parameters.get(name) for name in ("weights", "noise", "sigma"))
     parts = [f"weights {str(weights)[:8]}"] if weights else []
@@ -37,7 +37,7 @@ def described(parameters: Mapping[str, Any]) -> str:
         parts.append(str(noise))
     elif isinstance(sigma, float | int):
         parts.append(f"sigma {255 * sigma:.3g}/255")
-    for name, text in (("max_epochs", "{} epochs"), ("seed", "seed {}"), ("network", "{}")):
+    for name, text in (("max_epochs", "epochs {}"), ("seed", "seed {}"), ("network", "{}")):
         if parameters.get(name) is not None:
             parts.append(text.format(parameters[name]))
     return ", ".join(parts)

@@ -56,7 +56,7 @@ def server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     port, log = free_port(), folder / "server.log"
     words = [sys.executable, "-m", "mlflow", *said[2].split(), "--port", port]
     address = f"http://127.0.0.1:{port}"
-    with running(words, log, surroundings(MLFLOW_TRACKING_URI=said[1])):
+    with running(words, log, surroundings(MLFLOW_TRACKING_URI=said[1], CUDA_VISIBLE_DEVICES="")):
         wait_for(f"{address}/ping", log)
         yield address, log
 
