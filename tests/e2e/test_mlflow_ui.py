@@ -13,6 +13,8 @@ import os
 import re
 import shutil
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,7 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Store:
-    """A store with its UI: address of that, and what is in it."""
+    """A store with its UI: where that is, and what is in it."""
 
     address: str
     trainings: list[Any]
@@ -140,6 +142,12 @@ class Browser:
             raise AssertionError(f"not on the page: {missing}\n\nbut:\n{self.text}") from None
         return self.text
 
+    def until_gone(self, text: str) -> None:
+        """Wait until this cannot be read any more."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.driver, SECONDS).until(lambda _: text not in self.text, f"still on the page: {text}")
+
     def element(self, text: str, method: str) -> None:
         """Call a method of the innermost element of that text."""
         self.driver.execute_script(
@@ -176,6 +184,11 @@ def experiment_of(run: Any) -> str:
     return str(run.info.experiment_id)
 
 
+def get(address: str) -> bytes:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=30) as answer:
+        return bytes(answer.read())
+
+
 def test_runs_are_listed_by_names_that_say_what_they_are(store: Store, browser: Browser) -> None:
     first, second = store.trainings
     page = f"{store.address}/#/experiments/{experiment_of(first)}/runs?{SHOWN}"
@@ -201,6 +214,12 @@ def test_runs_are_compared_by_what_differs(store: Store, browser: Browser) -> No
         assert run.data.params["sigma"] in text
     for name in ("max_epochs", "training_data", "noise", "test/dae_psnr"):
         assert name in text
+    assert "gradient_norm" in text
+    browser.find("return document.querySelector('[aria-label=\"Parameters - Show diff only\"]')").click()
+    browser.until_gone("gradient_norm")
+    text = browser.text
+    for name in ("max_epochs", "sigma", "sigma_max"):  # which is all that differs
+        assert re.search(rf"^{name}\b", text, re.M), text
     browser.element("Run details", "scrollIntoView")
     browser.keep("compare")
 
@@ -225,25 +244,47 @@ def test_methods_are_compared_in_a_table(store: Store, browser: Browser) -> None
     browser.keep("methods")
 
 
-def test_panels_are_shown(store: Store, browser: Browser) -> None:
+def test_panels_are_shown_and_opened(store: Store, browser: Browser) -> None:
     from PIL import Image
 
+    run = store.evaluation
+    where = f"experiments/{experiment_of(run)}/runs/{run.info.run_id}/model-metrics"
+    browser.open(f"{store.address}/#/{where}?{SHOWN}")
+    text = browser.until("baselines", "test", "Add section")
+    assert run.info.run_name in text
+    browser.element("Add section", "scrollIntoView")  # pictures stand at the end, and are loaded when they are seen
+    browser.until("panel_1", "panel_2")
+    small = "const shown = [...document.images].find(i => i.src.includes('panel_1') && i.naturalWidth > 0);"
+    size = browser.find(f"{small} return shown && [shown.naturalWidth, shown.naturalHeight]")
+    logged = Path(run.info.artifact_uri.removeprefix("file://"), "images")
+    (webp,) = logged.glob("panel_1*.webp")  # a card shows this small one
+    with Image.open(webp) as panel:
+        assert list(panel.size) == size
+    browser.driver.execute_script(f"{small} shown.click()")  # and a click on it the whole
+    whole = browser.find(
+        "const whole = document.querySelector('.rc-image-preview-img');"
+        "return whole && whole.naturalWidth > 0 && [whole.src, whole.naturalWidth, whole.naturalHeight]"
+    )
+    (png,) = logged.glob("panel_1*.png")
+    with Image.open(png) as panel:
+        assert list(panel.size) == whole[1:]
+    assert get(whole[0]) == png.read_bytes()
+    time.sleep(1)  # until it has grown to its size, for the picture
+    browser.keep("panels")
+
+
+def test_a_training_shows_its_curves_and_a_panel_of_each_epoch(store: Store, browser: Browser) -> None:
     run = store.trainings[0]
     where = f"experiments/{experiment_of(run)}/runs/{run.info.run_id}/model-metrics"
     browser.open(f"{store.address}/#/{where}?{SHOWN}")
-    text = browser.until("baselines", "validation", "Add section")
+    text = browser.until("baselines", "validation", "train", "Add section")
     assert run.info.run_name in text
-    browser.element("Add section", "scrollIntoView")  # pictures stand at the end, and are loaded when they are seen
-    seen = "[...document.images].filter(i => i.naturalWidth > 200).map(i => [i.naturalWidth, i.naturalHeight])"
-    sizes = {tuple(size) for size in browser.find(f"const sizes = {seen}; return sizes.length && sizes")}
-    logged = Path(run.info.artifact_uri.removeprefix("file://"), "images")
-    assert len(list(logged.glob("panel_1*.png"))) == 3  # before the first epoch, and after each
-    (small, *_) = logged.glob("panel_1*.webp")  # which is what a card shows until it is enlarged
-    with Image.open(small) as panel:
-        assert panel.size in sizes
-    text = browser.until("panel_1")
-    assert "panel_2" in text
-    browser.keep("panels")
+    browser.element("Add section", "scrollIntoView")
+    browser.until("panel_1")
+    steps = browser.find(
+        "return [...document.querySelectorAll('[role=slider]')].map(s => s.getAttribute('aria-valuemax')).at(-1)"
+    )
+    assert steps == "2"  # before the first epoch, and after each
 
 
 def test_the_registered_model_says_what_it_is(store: Store, browser: Browser) -> None:
