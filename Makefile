@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 CONFIGS := bundle/configs
 # Test processes; each uses one thread, so that two do not fight for the same cores.
 JOBS ?= auto
+STORE := sqlite:///$(CURDIR)/bundle/eval/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast lint register mlflow clean
+.PHONY: help train test test-fast lint register serve mlflow clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -41,6 +42,10 @@ lint: $(VENV)/.dev    ## ruff, mypy, import-linter
 
 register: $(VENV)/.run   ## put the released weights into MLflow's model registry
 	$(BIN)/python scripts/register_model.py $(ARGS)
+
+serve: $(VENV)/.run   ## answer with the registered model on http://127.0.0.1:5001 (docs/mlflow.md)
+	PATH="$(abspath $(BIN)):$$PATH" MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-$(STORE)}" $(BIN)/python -m mlflow \
+		models serve -m models:/meddenoise@champion --env-manager local --host 127.0.0.1 --port 5001 $(ARGS)
 
 mlflow: $(VENV)/.run  ## open the MLflow UI on the store of trainings, evaluations and registrations
 	$(BIN)/python scripts/open_mlflow.py $(ARGS)

@@ -18,6 +18,7 @@ PACKAGES = {
     "storescu": "dcmtk",
     "dcm2niix": "dcm2niix",
     "Orthanc": "orthanc orthanc-dicomweb",
+    "curl": "curl",
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
 }

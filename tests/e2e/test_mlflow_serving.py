@@ -20,6 +20,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from tests.debian import need
 from tests.servers import free_port, running, surroundings, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -105,3 +106,26 @@ def test_a_dicom_file_is_answered_as_the_command_writes_it(server: tuple[str, Pa
     assert status == 400
     assert answer["message"].startswith("the request holds neither image nor dicom")
     assert "Doe" not in server[1].read_text()
+
+
+def test_the_commands_of_the_docs_work(server: tuple[str, Path], tmp_path: Path) -> None:
+    from meddenoise_monai import load_denoiser
+
+    need("curl")
+    text = (ROOT / "docs" / "mlflow.md").read_text(encoding="utf-8")
+    array, dicom = (block for block in re.findall(r"```sh\n(.*?)```", text, re.S) if "/invocations" in block)
+    shutil.copyfile(str(get_testdata_file("CT_small.dcm")), tmp_path / "slice.dcm")
+
+    def typed(command: str) -> str:
+        words = ["bash", "-o", "pipefail", "-c", command.replace("http://127.0.0.1:5001", server[0])]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=surroundings(), capture_output=True, text=True, timeout=120, check=True
+        )
+        return done.stdout
+
+    image = np.array(json.loads(re.findall(r"\[\[.*?\]\]", array)[0]), np.uint8)
+    np.testing.assert_array_equal(
+        json.loads(typed(array))["predictions"][0]["image"], load_denoiser(device="cpu")(image)
+    )
+    typed(dicom)
+    assert "strength 0.8" in pydicom.dcmread(tmp_path / "denoised.dcm").DerivationDescription
