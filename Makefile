@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIGS := bundle/configs
 # Test processes; each uses one thread, so that two do not fight for the same cores.
+# Tests of one group share what is slow to make, so they run in one process.
 JOBS ?= auto
 STORE := sqlite:///$(CURDIR)/bundle/eval/mlflow.db
 
@@ -29,10 +30,10 @@ train: $(VENV)/.run   ## install, train on the embedded sample images, print the
 
 test: $(VENV)/.dev    ## install with the dev extra, run the whole test suite with coverage
 	$(BIN)/python -m coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-fast: $(VENV)/.dev   ## the unit tests alone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not e2e and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not e2e and not gpu" $(ARGS)
 
 lint: $(VENV)/.dev    ## ruff, mypy, import-linter
 	$(BIN)/python -m ruff check .

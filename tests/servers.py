@@ -43,15 +43,25 @@ def running(words: Sequence[object], log: Path, environment: Mapping[str, str]) 
         try:
             yield
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(20)
+            _end(process)
 
 
-def wait_for(address: str, log: Path, seconds: float = 120) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and its children: gently, and after 20 seconds at once."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + 20
+        try:
+            os.killpg(process.pid, number)
+            while time.monotonic() < deadline:
+                process.poll()  # lets an ended one go
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:  # none is left
+            break
+    process.wait(20)
+
+
+def wait_for(address: str, log: Path, seconds: float = 240) -> None:
     """Until the address answers with status 200."""
     deadline = time.monotonic() + seconds
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

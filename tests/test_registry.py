@@ -150,3 +150,22 @@ def test_a_failed_registration_leaves_no_version(
     (model,) = client.search_logged_models([experiment.experiment_id])
     assert model.status == "FAILED"
     assert client.search_registered_models() == []
+
+
+def test_a_registry_that_refuses_is_an_error(
+    weights: Path, mlflow_folder: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MlflowException("the server at http://me:secret@host may not\nand more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", refuse)
+        with pytest.raises(InputError, match="does not take the weights: the server at http://host may not") as caught:
+            register_weights(weights, folder=mlflow_folder)
+    assert "secret" not in str(caught.value)
+    experiment = client.get_experiment_by_name(registry.EXPERIMENT)
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+    assert register_weights(weights, folder=mlflow_folder).version == "1"  # it can be tried again

@@ -21,6 +21,7 @@ from .. import __version__
 from ..errors import InputError, UsageError
 from ..inference import load_denoiser, released_weights, weights_fingerprint
 from .addresses import public
+from .cleaning import one_line
 from .opening import open_run
 from .process import mlflow_call
 from .runs import MlflowRun
@@ -100,7 +101,7 @@ def register_weights(
     Raises
     ------
     InputError
-        If the weights cannot be used, or the store cannot be reached.
+        If the weights cannot be used, or the store cannot be reached, or refuses.
     UsageError
         If `name` or `alias` is none that can be written into an address, or the tracking URI is a folder.
     """
@@ -131,13 +132,20 @@ def register_weights(
         uri, run_id = run.tracking_uri, run.run_id
         with mlflow_call():
             from mlflow import MlflowClient
+            from mlflow.exceptions import MlflowException
 
             client = MlflowClient(tracking_uri=uri)
-            version = _version_of(client, name, facts)
-            created = version is None
-            if version is None:
-                version = _new_version(client, name, run_id, path, facts)
-            client.set_registered_model_alias(name, alias, version)
+            try:
+                version = _version_of(client, name, facts)
+                created = version is None
+                if version is None:
+                    version = _new_version(client, name, run_id, path, facts)
+                client.set_registered_model_alias(name, alias, version)
+            except (MlflowException, OSError) as error:
+                raise InputError(
+                    f"the model registry does not take the weights: {one_line(error)}",
+                    "is its server up, and may you write into it?",
+                ) from error
     if not created:
         with mlflow_call():
             client.delete_run(run_id)  # it has recorded nothing

@@ -26,7 +26,7 @@ from meddenoise_monai import __version__
 from tests.debian import need
 from tests.servers import free_port, running, surroundings, wait_for
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("mlflow ui")]
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "bundle" / "configs"
@@ -93,6 +93,7 @@ def store(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with pytest.MonkeyPatch.context() as patch, running(words, log, surroundings()):  # which takes half a minute, too
         for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
             patch.delenv(name)
+        patch.setenv("no_proxy", "127.0.0.1,localhost")
         trainings, evaluation, weights = fill(folder)
         wait_for(f"http://127.0.0.1:{port}/health", log)
         said = re.search(r"experiments: (http://127\.0\.0\.1:\d+)/#/", log.read_text())
