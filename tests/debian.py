@@ -47,4 +47,4 @@ def _install() -> None:
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     packages = sorted({name for names in PACKAGES.values() for name in names.split()})
     for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        subprocess.run(["apt-get", "-qq", *words], env=quiet, capture_output=True, timeout=300, check=False)
+        subprocess.run(["apt-get", "-qq", *words], env=quiet, capture_output=True, timeout=900, check=False)

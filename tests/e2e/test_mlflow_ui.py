@@ -94,6 +94,7 @@ def store(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
             patch.delenv(name)
         patch.setenv("no_proxy", "127.0.0.1,localhost")
+        patch.setenv("SE_OFFLINE", "true")  # Selenium is given its driver, and shall look for none
         trainings, evaluation, weights = fill(folder)
         wait_for(f"http://127.0.0.1:{port}/health", log)
         said = re.search(r"experiments: (http://127\.0\.0\.1:\d+)/#/", log.read_text())
