@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIGS := bundle/configs
 # Test processes; each uses one thread, so that two do not fight for the same cores.
+# Tests of one group share what is slow to make, so they run in one process.
 JOBS ?= auto
-STORE := sqlite:///bundle/eval/mlflow.db
+STORE := sqlite:///$(CURDIR)/bundle/eval/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast lint mlflow clean
+.PHONY: help train test test-fast lint register serve mlflow clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,10 +30,10 @@ train: $(VENV)/.run   ## install, train on the embedded sample images, print the
 
 test: $(VENV)/.dev    ## install with the dev extra, run the whole test suite with coverage
 	$(BIN)/python -m coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term-missing:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-fast: $(VENV)/.dev   ## the unit tests alone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not e2e and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not e2e and not gpu" $(ARGS)
 
 lint: $(VENV)/.dev    ## ruff, mypy, import-linter
 	$(BIN)/python -m ruff check .
@@ -40,9 +41,15 @@ lint: $(VENV)/.dev    ## ruff, mypy, import-linter
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports --no-cache
 
-mlflow: $(VENV)/.run  ## open the MLflow UI on the default store
-	@echo "open http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning"
-	$(BIN)/python -m mlflow ui --backend-store-uri $(STORE)
+register: $(VENV)/.run   ## put the released weights into MLflow's model registry
+	$(BIN)/python scripts/register_model.py $(ARGS)
+
+serve: $(VENV)/.run   ## answer with the registered model on http://127.0.0.1:5001 (docs/mlflow.md)
+	PATH="$(abspath $(BIN)):$$PATH" MLFLOW_TRACKING_URI="$${MLFLOW_TRACKING_URI:-$(STORE)}" $(BIN)/python -m mlflow \
+		models serve -m models:/meddenoise@champion --env-manager local --host 127.0.0.1 --port 5001 $(ARGS)
+
+mlflow: $(VENV)/.run  ## open the MLflow UI on the store of trainings, evaluations and registrations
+	$(BIN)/python scripts/open_mlflow.py $(ARGS)
 
 clean:          ## remove what trainings and evaluations wrote, MLflow history included, but not the released weights
 	rm -rf bundle/eval bundle/models/checkpoint_last.pt bundle/models/model_best.* bundle/models/model_previous.*

@@ -142,7 +142,7 @@ def _result(denoise: Denoiser, task: _Task, options: Mapping[str, Any], strength
 def denoise_files(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    model: str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | Denoiser | None = None,
     device: str | None = None,
     sigma: float | None = None,
     strength: float = 1.0,
@@ -164,7 +164,8 @@ def denoise_files(
     source, output
         A file or folder, never changed; and a folder outside of it, or for one file also the result's own name.
     model, device, sigma, strength, noise
-        As in `load_denoiser` and `Denoiser`: sigma is in each image's own units, strength in [0, 1].
+        As in `load_denoiser` and `Denoiser`: sigma is in each image's own units, strength in [0, 1]. A `Denoiser` that
+        is loaded already stays where it is.
     gain
         For ``noise="poisson"`` whose parameters are known: the image's units per count; sigma is then the deviation of
         the Gaussian read-out noise (by default 0).
@@ -195,7 +196,7 @@ def denoise_files(
     check_transfer_syntax(transfer_syntax)
     if not source.is_dir() and not overwrite:
         _refuse_to_replace([*targets.values(), *pictures.values()])  # before the work, not after it
-    denoise = load_denoiser(model, device)
+    denoise = model if isinstance(model, Denoiser) else load_denoiser(model, device)
     load_itk(targets)
     settings = {"noise": noise, "sigma": sigma, "gain": gain, "strength": strength}
     derivation = _derivation(denoise, {**settings, "keep_private": keep_private or None})

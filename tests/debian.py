@@ -1,4 +1,4 @@
-"""Programs of others that results are held to: installed by the first test that needs them, where that is allowed."""
+"""Programs of others that tests need: installed by the first test that does, where that is allowed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ PACKAGES = {
     "storescu": "dcmtk",
     "dcm2niix": "dcm2niix",
     "Orthanc": "orthanc orthanc-dicomweb",
+    "curl": "curl",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 ALLOWED = "MEDDENOISE_APT"  # continuous integration sets it to 1; nobody's own machine is changed unasked
 
@@ -44,4 +47,4 @@ def _install() -> None:
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     packages = sorted({name for names in PACKAGES.values() for name in names.split()})
     for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        subprocess.run(["apt-get", "-qq", *words], env=quiet, capture_output=True, timeout=300, check=False)
+        subprocess.run(["apt-get", "-qq", *words], env=quiet, capture_output=True, timeout=900, check=False)

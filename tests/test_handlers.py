@@ -20,6 +20,7 @@ from monai.utils.enums import CommonKeys as Keys
 from PIL import Image
 from torch import nn
 
+from meddenoise_monai import __version__
 from meddenoise_monai.baselines import TunedBaseline
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.evaluation import METRICS
@@ -28,6 +29,8 @@ from meddenoise_monai.handlers import comparison as comparison_module
 from meddenoise_monai.handlers import run as run_module
 from meddenoise_monai.handlers.comparison import cases_of
 from meddenoise_monai.handlers.panels import GAP, HEAD, panel
+from meddenoise_monai.handlers.run import described
+from meddenoise_monai.inference import weights_fingerprint
 from meddenoise_monai.metrics import psnr, ssim
 from meddenoise_monai.networks import ResidualDenoisingAutoencoder
 from meddenoise_monai.tracking import LocalRun, case_id
@@ -142,6 +145,43 @@ def test_run_records_what_a_training_does(local: Path) -> None:
     assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
     assert not (local / "artifacts/config").exists()
     assert status(local) == ["FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        (
+            {
+                "max_epochs": 10,
+                "seed": 0,
+                "sigma": 25 / 255,
+                "network": "Net",
+                "noise": "additive Gaussian, not clipped",
+            },
+            "sigma 25/255, epochs 10, seed 0, Net",
+        ),
+        ({"weights": "e45b0913bc95c2a2", "sigma": 0.05, "network": "Net"}, "weights e45b0913, sigma 12.8/255, Net"),
+        ({"sigma": None, "noise": "v = 0.1 var", "seed": 3}, "v = 0.1 var, seed 3"),
+        ({"widths": [3]}, ""),
+    ],
+)
+def test_run_is_named_by_what_tells_it_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, Any], name: str
+) -> None:
+    assert described(parameters) == name
+    opened: list[dict[str, Any]] = []
+
+    def note(experiment: str, **options: Any) -> LocalRun:
+        opened.append(options)
+        return LocalRun(tmp_path / "run")
+
+    monkeypatch.setattr(run_module, "open_run", note)
+    for given in (None, "mine"):
+        tracker = RunTracker("test", tmp_path, run_name=given, parameters=parameters, tags={"job": "training"})
+        tracker.start(Engine(lambda engine, batch: None))
+        tracker.run.close()
+    assert [options["run_name"] for options in opened] == [name or None, "mine"]
+    assert opened[0]["tags"] == {"job": "training", "package_version": __version__}
 
 
 def test_run_records_the_launched_configuration(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,6 +376,7 @@ def test_final_comparison_writes_logs_and_prints(
     table = json.loads((local / "artifacts/comparison.json").read_text(encoding="utf-8"))
     assert [row[0] for row in table["data"]] == ["noisy", *NAMES, "dae"]
     assert (local / "artifacts/weights/model_best.pt").read_bytes() == (tmp_path / "model_best.pt").read_bytes()
+    assert events(local, "tags")[-1]["tags"] == {"weights": weights_fingerprint(network)}
     assert status(local) == ["FINISHED"]
     printed = capsys.readouterr().out
     assert "3 held-out images" in printed

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import shutil
+import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -417,3 +418,65 @@ def test_sigma_benchmark_prints_both_estimators(capsys: pytest.CaptureFixture[st
     assert len(errors) == 2 * 12
     assert abs(errors["dead leaves, large", "ours"]) < 5
     assert abs(errors["camera", "ours"]) < 10
+
+
+@pytest.fixture
+def no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.mark.usefixtures("no_mlflow_settings")
+def test_mlflow_is_opened_on_the_store_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load("open_mlflow")
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(script.subprocess, "call", lambda words, env: started.append((words, env)) or 0)
+    assert SCRIPTS.parent / "bundle" / "eval" == script.STORE
+    monkeypatch.setattr(script, "STORE", tmp_path / "eval")
+    with pytest.raises(SystemExit, match=r"there is no MLflow store at .*eval/mlflow.db yet\nhint: `make train` makes"):
+        script.main()
+    assert not (tmp_path / "eval").exists()
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=f"the port {port} is taken"):
+            script.main(port=port)
+    assert not started
+    script.main(port=port)
+    ((words, env),) = started
+    assert f"http://127.0.0.1:{port}/#/models" in capsys.readouterr().out
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert words[words.index("--port") + 1] == str(port)
+    assert words[words.index("--artifacts-destination") + 1] == (tmp_path / "eval" / "mlruns").as_uri()
+    assert env["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/eval/mlflow.db"
+
+    script.main("https://me:secret@example.org/mlflow/")
+    shown = capsys.readouterr().out
+    assert "experiments: https://example.org/mlflow/#/experiments?" in shown
+    assert "secret" not in shown
+    with pytest.raises(SystemExit, match="is a folder"):
+        script.main(str(tmp_path / "mlruns"))
+    assert len(started) == 1
+    monkeypatch.setattr(script.subprocess, "call", lambda words, env: 3)
+    with pytest.raises(SystemExit, match="3"):
+        script.main(port=port)
+
+
+@pytest.mark.usefixtures("no_mlflow_settings")
+def test_weights_are_registered_and_how_to_serve_them_is_said(
+    tmp_path: Path, mlflow_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load("register_model")
+    weights = str(write_model(tmp_path / "model.pt"))
+    monkeypatch.setattr(script, "STORE", mlflow_folder)
+    script.main(weights, name="mine")
+    first = capsys.readouterr().out
+    assert "is version 1 of mine, champion" in first
+    assert "mlflow models serve -m models:/mine@champion --env-manager local" in first
+    assert f"MLFLOW_TRACKING_URI=sqlite:///{mlflow_folder}/mlflow.db" in first
+    script.main(weights, name="mine")
+    assert "were there already: nothing new is made of 1 of mine" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"error: no such weights file: nowhere.pt\nhint: "):
+        script.main("nowhere.pt")

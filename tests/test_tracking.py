@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -688,6 +689,14 @@ def test_settings_of_the_process_are_put_back(mlflow_folder: Path, monkeypatch: 
     run.close()
     assert settings() == before
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_run_s_source_is_the_program_and_not_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/Doe^John/monai/bundle/__main__.py"])
+    main = sys.modules["__main__"]
+    for spec, name in ((SimpleNamespace(name="monai.bundle.__main__"), "monai.bundle"), (None, "__main__.py")):
+        monkeypatch.setattr(main, "__spec__", spec)
+        assert opening._origin_tags()["mlflow.source.name"] == name
 
 
 def test_mlflow_s_own_active_run_is_left_alone(mlflow_folder: Path) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..baselines import TunedBaseline, available_baselines, make_baseline, tune_all
 from ..errors import UsageError, nearest
 from ..evaluation import Case, Score, as_columns, as_markdown, evaluate, intervals, summarise, write_scores
-from ..inference import load_weights
+from ..inference import load_weights, weights_fingerprint
 from ..tracking import case_id
 from .run import RunTracker
 
@@ -235,6 +235,7 @@ class FinalComparison:
         run = self.tracker.run
         run.log_table("comparison.json", {**as_columns(summary), "parameters": [notes.get(m, "") for m in summary]})
         self.tracker.log_group("test", _by_method(summary), step=0)
+        run.set_tags({"weights": weights_fingerprint(self.network)})  # the registry calls it "network"
         self.tracker.finish(self.weights)
         shown = intervals(scores) if patients >= FEWEST_PATIENTS else None
         print(f"\n{len(self.dataset)} held-out images, baselines tuned on the validation images:\n")

@@ -15,14 +15,32 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
+from .. import __version__
 from ..errors import InputError
 from ..runtime import launched_config
 from ..tracking import Run, environment_versions, open_run
 from ..training import TrainingCheckpoint
 
-__all__ = ["RunTracker"]
+__all__ = ["RunTracker", "described"]
 
 _log = logging.getLogger(__name__)
+
+
+def described(parameters: Mapping[str, Any]) -> str:
+    """A run's name, of what tells it from others at first sight; empty if the parameters hold nothing of it.
+
+    Such as ``sigma 25/255, epochs 10, seed 0, ResidualDenoisingAutoencoder``; an evaluation's begins with the weights.
+    """
+    weights, noise, sigma = (parameters.get(name) for name in ("weights", "noise", "sigma"))
+    parts = [f"weights {str(weights)[:8]}"] if weights else []
+    if noise and not str(noise).startswith("additive Gaussian"):
+        parts.append(str(noise))
+    elif isinstance(sigma, float | int):
+        parts.append(f"sigma {255 * sigma:.3g}/255")
+    for name, text in (("max_epochs", "epochs {}"), ("seed", "seed {}"), ("network", "{}")):
+        if parameters.get(name) is not None:
+            parts.append(text.format(parameters[name]))
+    return ", ".join(parts)
 
 
 class RunTracker:
@@ -33,7 +51,7 @@ class RunTracker:
     Parameters
     ----------
     experiment_name, run_name
-        Names in MLflow; without a run name one is made.
+        Names in MLflow; without a run name one is made of the parameters (`described`).
     tracking_uri
         ``sqlite:///…`` or a server; the environment variable MLFLOW_TRACKING_URI goes before it; None is a database
         in `folder`.
@@ -94,10 +112,10 @@ class RunTracker:
             resumed = TrainingCheckpoint.saved_part(self.resume_from, "tracker").get("run_id")
         self._run = open_run(
             self.experiment_name,
-            run_name=self.run_name,
+            run_name=self.run_name or described(self.parameters) or None,
             tracking_uri=self.tracking_uri,
             fallback_dir=self.folder,
-            tags=self.tags,
+            tags={"package_version": __version__, **self.tags},
             resume_run_id=resumed,
         )
         self._run.log_params(self.parameters)

@@ -254,7 +254,9 @@ def _end_stale_runs(client: MlflowClient, experiment_id: str) -> None:
 
 def _origin_tags() -> dict[str, str]:
     """What MLflow's own fluent API would tell about the origin of a run, without the path of the program."""
-    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": Path(sys.argv[0]).name or "python"}
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m monai.bundle`, whose file says less
+    name = module.name.removesuffix(".__main__") if module else Path(sys.argv[0]).name or "python"
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": name}
     with contextlib.suppress(Exception):  # a container's user may have no name
         tags["mlflow.user"] = getpass.getuser()
     return tags

@@ -224,6 +224,11 @@ class MlflowRun(Run):
         self._refused = False
 
     @property
+    def tracking_uri(self) -> str:
+        """The address of the store, with the password that it may hold."""
+        return self._uri
+
+    @property
     def url_hint(self) -> str:
         return f"{self._hint} (what the store did not take: {self._local.events})" if self._lost else self._hint
 
