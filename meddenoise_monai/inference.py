@@ -300,7 +300,7 @@ class Denoiser:
         axes = []
         for length, step in zip((height, width), steps, strict=True):
             # Along an axis of every `step`-th pixel.
-            spans = self.inferer.spans(-(-length // (step * align)) * align)
+            spans = self.inferer.spans(-(-length // (step * align)) * align, step)
             axes.append([tuple(step * edge for edge in span) for span in spans])
         together = 1 if len(axes[0]) * len(axes[1]) > 1 else max(1, CHUNK // (height * width))
         numbers = [(slice(first, first + together),) for first in range(0, stack[0], together)] if stack else [()]

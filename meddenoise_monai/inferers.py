@@ -151,11 +151,16 @@ class TiledInferer(AutocastInferer):
         """How many inputs of these sizes go through the network at a time."""
         return self.batch_size * max(1, self.tile**2 // math.prod(sizes))
 
-    def spans(self, length: int) -> list[tuple[int, int, int, int]]:
-        """(start, end, core start, core end) of each tile along an axis of `length`, a multiple of `align`."""
-        if length <= self.tile + self.halo:
+    def spans(self, length: int, share: int = 1) -> list[tuple[int, int, int, int]]:
+        """(start, end, core start, core end) of each tile along an axis of `length`, a multiple of `align`.
+
+        Tiles are a `share`-th as long as usual where so many of them go through the network together, but not so short
+        that they were mostly halo.
+        """
+        tile = max(min(self.tile, self.halo * 2 + self.align * 2), self.tile // share // self.align * self.align)
+        if length <= tile + self.halo:
             return [(0, length, 0, length)]
         return [
-            (max(0, core - self.halo), min(length, core + self.tile + self.halo), core, min(length, core + self.tile))
-            for core in range(0, length, self.tile)
+            (max(0, core - self.halo), min(length, core + tile + self.halo), core, min(length, core + tile))
+            for core in range(0, length, tile)
         ]
