@@ -25,7 +25,7 @@ from .inferers import TiledInferer
 from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
 from .noise import Stabiliser
 from .treatments import Treatment, check_request, choose_treatment, join_phases, split_phases
-from .uncertainty import MAKE, Calibration, bootstrap_error, check_coverage
+from .uncertainty import MAKE, Calibration, Spread, bootstrap_error, check_coverage
 
 __all__ = ["Denoiser", "check_network", "latest_weights", "load_denoiser", "load_weights", "weights_fingerprint"]
 
@@ -268,20 +268,41 @@ class Denoiser:
             As a call, or if `coverage` is out of its range.
         """
         check_coverage(coverage)
-        calibration = self.calibration
+        calibration = self.calibration  # before the work, not after it
+        result, spread, left_in = self._with_spread(image, sigma, strength, noise)
+        half_width = calibration.half_width(spread, coverage)
+        if left_in is not None:
+            half_width += left_in
+        return result, half_width
+
+    def with_spread(
+        self, image: NDArray[Any], noise: str | Stabiliser | Treatment = "auto"
+    ) -> tuple[NDArray[np.float32], Spread]:
+        """Denoise an image, and tell what a calibration is made from.
+
+        Raises
+        ------
+        InputError, UsageError
+            As a call.
+        """
+        return self._with_spread(image, None, 1.0, noise)[:2]
+
+    def _with_spread(
+        self, image: NDArray[Any], sigma: float | None, strength: float, noise: str | Stabiliser | Treatment
+    ) -> tuple[NDArray[np.float32], Spread, NDArray[np.float32] | None]:
+        """The result, what is known of the errors of all noise removed, and the magnitude of what was left in."""
         values = self._checked(image, noise, sigma, strength)
         if sigma == 0.0 or values.min() == values.max():
-            return values.astype(np.float32), np.zeros(values.shape, np.float32)
+            return values.astype(np.float32), Spread(np.zeros(values.shape, np.float32), 0.0), None
         treatment = self._chosen(values, noise, sigma)
         found = self._noise_in(values, treatment)
         amount = _amount(found, sigma, strength, treatment)
         denoised = _less(values, found.copy(), 1.0)
         spread = bootstrap_error(denoised, found, lambda again: self._noise_in(again, treatment))
-        half_width = calibration.half_width(spread, coverage)
         if amount == 1.0:
-            return denoised, half_width
-        half_width += np.float32(1 - amount) * np.abs(found)
-        return (values.astype(np.float32) if amount == 0.0 else _less(values, found, amount)), half_width
+            return denoised, spread, None
+        left_in = np.float32(1 - amount) * np.abs(found)
+        return (values.astype(np.float32) if amount == 0.0 else _less(values, found, amount)), spread, left_in
 
     @property
     def calibration(self) -> Calibration:
@@ -315,9 +336,7 @@ class Denoiser:
             raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
         return values
 
-    def _chosen(
-        self, values: NDArray[Any], noise: str | Stabiliser | Treatment, sigma: float | None
-    ) -> Treatment:
+    def _chosen(self, values: NDArray[Any], noise: str | Stabiliser | Treatment, sigma: float | None) -> Treatment:
         """The treatment of an image that is denoised, with its warnings logged."""
         _warn_of_range(values, float(values.min()), float(values.max()))
         treatment = noise if isinstance(noise, Treatment) else self.treatment(values, noise, sigma)

@@ -4,8 +4,8 @@ What a denoiser does wrong, it does wrong again. So the denoised image is given 
 denoised again: the error of that, which can be seen, is of the size of the first one, which cannot (`bootstrap_error`,
 a parametric bootstrap: Efron and Tibshirani, *An introduction to the bootstrap*, 1993, section 6.5). How large it is in
 comparison was measured on images with known truth (`Calibration`, split conformal: Vovk, Gammerman and Shafer,
-*Algorithmic learning in a random world*, 2005; for pixels of images Angelopoulos et al., "Image-to-image regression with
-distribution-free uncertainty quantification", ICML 2022).
+*Algorithmic learning in a random world*, 2005; for the pixels of images: Angelopoulos et al., "Image-to-image
+regression with distribution-free uncertainty quantification", ICML 2022).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Image = NDArray[np.float32]
 # Of the surrogate noise and of the averages, in pixels. The strength of the noise changes slowly, errors do not.
 REPLICATES, NOISE_BLUR, ERROR_BLUR = 2, 8.0, 4.0
 # The half-width is factor * error ** EXPONENT * noise ** (1 - EXPONENT): docs/adr/008-uncertainty-by-bootstrap.md.
-EXPONENT = 0.75
+EXPONENT = 0.6
 METHOD = {"replicates": REPLICATES, "noise_blur": NOISE_BLUR, "error_blur": ERROR_BLUR, "exponent": EXPONENT}
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 _LOOKED_AT = 2**20
@@ -118,7 +118,8 @@ def _slices(values: Image) -> Image:
 def _blurred(values: Image, sigma: float) -> Image:
     """Averages within each slice; rounding shall not make them negative."""
     axes = [0.0] * (values.ndim - 2) + [sigma, sigma]
-    return np.maximum(ndimage.gaussian_filter(values, axes), 0)
+    means: Image = ndimage.gaussian_filter(values, axes)
+    return np.maximum(means, 0)
 
 
 def _rms(values: NDArray[Any]) -> float:
@@ -330,15 +331,13 @@ def calibrate(
         If there are fewer images than nodes, their levels are equal or none, or errors are where none was expected.
     """
     seen = sorted(errors, key=lambda one: one.level)
-    if len(seen) < nodes or not 0 < seen[0].level or not math.isfinite(seen[-1].level):
+    if len(seen) < nodes or not seen[0].level > 0 or not math.isfinite(seen[-1].level):
         raise InputError(f"cannot calibrate with {len(seen)} images at {nodes} levels of noise", "give noisy images")
     levels, columns = [], []
     for group in (seen[len(seen) * i // nodes : len(seen) * (i + 1) // nodes] for i in range(nodes)):
         levels.append(math.exp(float(np.mean([math.log(one.level) for one in group]))))
         columns.append(_weighted_quantiles(*_weighted(group), COVERAGES))
-    return Calibration(
-        weights, tuple(levels), COVERAGES, tuple(zip(*columns, strict=True)), dict(protocol or {})
-    )
+    return Calibration(weights, tuple(levels), COVERAGES, tuple(zip(*columns, strict=True)), dict(protocol or {}))
 
 
 def _weighted(group: Sequence[Errors]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
