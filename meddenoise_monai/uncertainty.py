@@ -37,7 +37,6 @@ REPLICATES, NOISE_BLUR, ERROR_BLUR = 2, 8.0, 4.0
 EXPONENT = 0.6
 METHOD = {"replicates": REPLICATES, "noise_blur": NOISE_BLUR, "error_blur": ERROR_BLUR, "exponent": EXPONENT}
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
-_LOOKED_AT = 2**20
 MAKE = "make one: scripts/calibrate_uncertainty.py --weights model.pt --output model_uncertainty.json"
 
 
@@ -49,12 +48,15 @@ class Spread:
     ----------
     scale
         float32, of the image's shape and units: errors are proportional to it. 0 where nothing was found.
-    level
-        Strength of the noise that was found, its root mean square, as a share of the range of the denoised values.
+    ratio
+        Of the error to the noise, as root mean squares over the image: small where the noise is strong and the image
+        smooth, for then most of the noise goes; near 1 where next to all that was found comes back as an error. It is
+        the same for a part of an image as for the whole, if they are alike, and single pixels do not matter, unlike a
+        strength of the noise in shares of the image's range.
     """
 
     scale: Image
-    level: float
+    ratio: float
 
 
 def bootstrap_error(
@@ -81,7 +83,6 @@ def bootstrap_error(
     """
     denoised = np.asarray(denoised, np.float32)
     strength = _rms(found)
-    width = _width(denoised)
     if strength == 0.0:
         return Spread(np.zeros(denoised.shape, np.float32), 0.0)
     # Squares of values in units of their own strength neither overflow nor vanish in float32.
@@ -95,9 +96,10 @@ def bootstrap_error(
         again += denoised
         change = ((again - noise_in(again) - denoised) / strength).astype(np.float32)
         power += change * change / np.float32(REPLICATES)
+    ratio = math.sqrt(float(power.mean(dtype=np.float64)))  # the noise is of strength 1 here
     error = np.sqrt(_blurred(power, ERROR_BLUR))
     scale = strength * error**EXPONENT * noise ** (1 - EXPONENT)
-    return Spread(scale.astype(np.float32), strength / width if width > 0 else math.inf)
+    return Spread(scale.astype(np.float32), ratio)
 
 
 def _surrogate(unit: Image, rng: np.random.Generator) -> Image:
@@ -130,35 +132,28 @@ def _rms(values: NDArray[Any]) -> float:
     return largest * math.sqrt(total / values.size)
 
 
-def _width(values: NDArray[Any]) -> float:
-    """From the 0.1 % to the 99.9 % quantile: single pixels do not matter."""
-    sample = values.reshape(-1)[:: max(1, values.size // _LOOKED_AT)].astype(np.float64)
-    low, high = np.quantile(sample, (0.001, 0.999))
-    return float(high - low)
-
-
 @dataclass(frozen=True)
 class Calibration:
     """By what factor the scale of a `Spread` becomes the half-width of an interval of a given coverage.
 
     Promised is a mean over patients and pixels, not a pixel: a patient whose images are exchangeable with those of the
     n patients of the calibration has on average at least ``n / (n + 1)`` of the coverage that was asked within the
-    half-width (conformal risk control with the share of pixels outside as its loss: Angelopoulos et al., ICLR 2024,
-    theorem 1; pixels and images of one patient count as one, for they are not independent). The strength of the noise
-    and the image's own decide the factor, so that holds for the strengths that were drawn, taken together, and nearly
-    for each. Nothing is promised of other images and other noise, of single pixels, or of what is rare, such as a small
-    lesion: docs/uncertainty.md has what was seen.
+    half-width (conformal risk control, with the share of pixels outside as its loss: Angelopoulos et al., ICLR 2024,
+    theorem 1; the pixels and images of one patient are not independent, so she counts once). The factor depends on
+    `Spread.ratio`, and so on the strength of the noise, which nobody tells: the promise is for the strengths that were
+    drawn, taken together, and holds about for each. Nothing is promised of other images and other noise, of single
+    pixels, or of what is rare, such as a small lesion: docs/uncertainty.md has what was seen.
 
     Attributes
     ----------
     weights
         `inference.weights_fingerprint` of the denoiser that it was made for.
-    levels
-        `Spread.level` at the nodes, ascending; between them logarithms are interpolated, outside the ends hold.
+    ratios
+        `Spread.ratio` at the nodes, ascending; between them logarithms are interpolated, outside the ends hold.
     coverages
         Ascending, in (0, 1); between them logarithms are interpolated, outside is refused.
     factors
-        (coverages, levels), positive.
+        (coverages, ratios), positive.
     protocol
         Which images, how many patients, which noise.
 
@@ -169,25 +164,25 @@ class Calibration:
     """
 
     weights: str
-    levels: tuple[float, ...]
+    ratios: tuple[float, ...]
     coverages: tuple[float, ...]
     factors: tuple[tuple[float, ...], ...]
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        levels, coverages, factors = (np.asarray(v, np.float64) for v in (self.levels, self.coverages, self.factors))
+        ratios, coverages, factors = (np.asarray(v, np.float64) for v in (self.ratios, self.coverages, self.factors))
         whole = (
             factors.size > 0
-            and factors.shape == (*coverages.shape, *levels.shape)
-            and all(np.isfinite(v).all() and (v > 0).all() for v in (levels, coverages, factors))
-            and all((np.diff(v) > 0).all() for v in (levels, coverages))
+            and factors.shape == (*coverages.shape, *ratios.shape)
+            and all(np.isfinite(v).all() and (v > 0).all() for v in (ratios, coverages, factors))
+            and all((np.diff(v) > 0).all() for v in (ratios, coverages))
             and coverages[-1] < 1
         )
         if not whole:
             raise InputError("the numbers are none of a calibration", MAKE)
 
-    def factor(self, level: float, coverage: float) -> float:
-        """What to multiply the scale of an image of this level with.
+    def factor(self, ratio: float, coverage: float) -> float:
+        """What to multiply the scale of an image of this ratio with.
 
         Raises
         ------
@@ -196,9 +191,9 @@ class Calibration:
         """
         check_coverage(coverage, self.coverages)
         logs = np.log(np.asarray(self.factors, np.float64))
-        place = math.log(min(max(level, self.levels[0]), self.levels[-1]))
-        at_level = [float(np.interp(place, np.log(self.levels), row)) for row in logs]
-        return math.exp(float(np.interp(coverage, self.coverages, at_level)))
+        place = math.log(min(max(ratio, self.ratios[0]), self.ratios[-1]))
+        at_ratio = [float(np.interp(place, np.log(self.ratios), row)) for row in logs]
+        return math.exp(float(np.interp(coverage, self.coverages, at_ratio)))
 
     def half_width(self, spread: Spread, coverage: float = 0.9) -> Image:
         """The map, float32, in the image's units.
@@ -208,7 +203,7 @@ class Calibration:
         UsageError
             As `factor`.
         """
-        return spread.scale * np.float32(self.factor(spread.level, coverage))
+        return spread.scale * np.float32(self.factor(spread.ratio, coverage))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], weights: str) -> Calibration:
@@ -235,7 +230,7 @@ class Calibration:
                 raise InputError(f"{path} was made by another method", MAKE)
             found = cls(
                 str(content["weights"]),
-                tuple(content["levels"]),
+                tuple(content["ratios"]),
                 tuple(content["coverages"]),
                 tuple(tuple(row) for row in content["factors"]),
                 dict(content["protocol"]),
@@ -258,7 +253,7 @@ class Calibration:
             "weights": self.weights,
             "protocol": dict(self.protocol),
             "method": METHOD,
-            "levels": self.levels,
+            "ratios": self.ratios,
             "coverages": self.coverages,
             "factors": self.factors,
         }
@@ -286,14 +281,14 @@ class Errors:
     ----------
     patient
         Whom it shows.
-    level
-        `Spread.level`.
+    ratio
+        `Spread.ratio`.
     scores
         (N,): magnitudes of the errors of some pixels, divided by the scale there.
     """
 
     patient: str
-    level: float
+    ratio: float
     scores: NDArray[np.floating]
 
     @classmethod
@@ -303,15 +298,15 @@ class Errors:
         error = np.abs(np.asarray(clean, np.float64) - denoised).reshape(-1)[::step]
         scale = spread.scale.reshape(-1)[::step].astype(np.float64)
         beyond = np.where(error > 0, np.inf, 0.0)
-        return cls(patient, spread.level, np.divide(error, scale, out=beyond, where=scale > 0))
+        return cls(patient, spread.ratio, np.divide(error, scale, out=beyond, where=scale > 0))
 
 
 def calibrate(
-    errors: Sequence[Errors], weights: str, nodes: int = 8, protocol: Mapping[str, Any] | None = None
+    errors: Sequence[Errors], weights: str, nodes: int = 10, protocol: Mapping[str, Any] | None = None
 ) -> Calibration:
     """The factors at which the mean over patients of the share of pixels inside is what is asked.
 
-    The images are parted by their levels into as many groups of one size as there are nodes, each of which has its own
+    The images are parted by their ratios into as many groups of one size as there are nodes, each of which has its own
     quantiles of the scores. Every patient of a group weighs the same.
 
     Parameters
@@ -328,16 +323,16 @@ def calibrate(
     Raises
     ------
     InputError
-        If there are fewer images than nodes, their levels are equal or none, or errors are where none was expected.
+        If there are fewer images than nodes, or some in which nothing was found.
     """
-    seen = sorted(errors, key=lambda one: one.level)
-    if len(seen) < nodes or not seen[0].level > 0 or not math.isfinite(seen[-1].level):
-        raise InputError(f"cannot calibrate with {len(seen)} images at {nodes} levels of noise", "give noisy images")
-    levels, columns = [], []
+    seen = sorted(errors, key=lambda one: one.ratio)
+    if len(seen) < nodes or not seen[0].ratio > 0 or not math.isfinite(seen[-1].ratio):
+        raise InputError(f"cannot calibrate with {len(seen)} images at {nodes} nodes", "give more, noisy ones")
+    ratios, columns = [], []
     for group in (seen[len(seen) * i // nodes : len(seen) * (i + 1) // nodes] for i in range(nodes)):
-        levels.append(math.exp(float(np.mean([math.log(one.level) for one in group]))))
+        ratios.append(math.exp(float(np.mean([math.log(one.ratio) for one in group]))))
         columns.append(_weighted_quantiles(*_weighted(group), COVERAGES))
-    return Calibration(weights, tuple(levels), COVERAGES, tuple(zip(*columns, strict=True)), dict(protocol or {}))
+    return Calibration(weights, tuple(ratios), COVERAGES, tuple(zip(*columns, strict=True)), dict(protocol or {}))
 
 
 def _weighted(group: Sequence[Errors]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

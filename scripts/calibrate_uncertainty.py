@@ -2,15 +2,16 @@
 
 Calibration: two 256 x 256 windows of at least 95 % tissue from each film of mini-MIAS' validation women (split as
 `train_release.py` splits them), with white Gaussian noise of DRAWS strengths each, drawn evenly on a logarithmic scale
-from 1.5 to 90 of 255, which the network is not told. It goes to OUTPUT; beside ``model.pt`` it has to be called
+from 1 to 120 of 255, which the network is not told. It goes to OUTPUT; beside ``model.pt`` it has to be called
 ``model_uncertainty.json``.
 
 Judged: one window of each film of the test women; with --xray, of so many X-rays, one a patient; the images that ship
-in packages, as `benchmark_kinds.py` takes them (not in the training, but some chose among its checkpoints). "Truth" is
-the image before the noise was added, which has noise of its own: of 2/255 the larger part of what is called an error
-may be that. Intervals are of 95 %, over patients. "Edges" are the tenth of the pixels with the steepest slopes of the
-clean image, "flat" the half with the least. The last column says how much larger the mean error is in the tenth of the
-pixels with the largest half-widths than in the tenth with the smallest.
+in packages, as `benchmark_kinds.py` takes them (not in the training, but some chose among its checkpoints); and a few
+whole films. At the end with noise of other kinds than that of the calibration. "Truth" is the image before the noise
+was added, which has noise of its own: at 2/255 the larger part of what is called an error may be that. Intervals are of
+95 %, over patients. "Edges" are the tenth of the pixels with the steepest slopes of the clean image, "flat" the half
+with the least. The last column says how much larger the mean error is in the tenth of the pixels with the largest
+half-widths than in the tenth with the smallest.
 
     python scripts/calibrate_uncertainty.py --mini_mias DIR [--xray DIR] --output FILE [--weights model.pt]
 """
@@ -31,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from benchmark_quality import WINDOW, noisy_cases, windows_of
 
 SIGMAS = (2, 5, 15, 25, 50, 75)  # of 255
-DRAWS, WEAKEST, STRONGEST, WINDOWS_PER_FILM = 4, 1.5, 90, 2
+DRAWS, WEAKEST, STRONGEST, WINDOWS_PER_FILM = 5, 1, 120, 2
 ASKED = 0.9
+FEW = 16  # images that noise of other kinds is tried on
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,44 @@ def drawn_cases(films: Sequence[Mapping[str, Any]], seed: int = 0) -> Iterator[t
             found += 1
             if found == WINDOWS_PER_FILM:
                 break
+
+
+def judged(denoise: Any, case: Any, noise: str = "auto") -> Seen:
+    return looked_at(case.patient, case.clean, *denoise.with_uncertainty(case.noisy, noise=noise, coverage=ASKED))
+
+
+def whole(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Whole images on [0, 1], background and all."""
+    from meddenoise_monai.transforms import ReadImaged, ScaleToUnitd
+
+    found = []
+    for item in items:
+        image = ScaleToUnitd("image")(ReadImaged("image")(dict(item)))["image"]
+        found.append({"clean": image[0].numpy(), "patient": item["patient"], "file": str(item["image"])})
+    return found
+
+
+def other_noise() -> dict[str, tuple[Any, str]]:
+    """Noise that nothing was calibrated on, and what the denoiser is told of it."""
+    from meddenoise_monai.noise import CorrelatedGaussianNoise, PoissonNoise, RicianNoise
+
+    return {
+        "correlated, 25, FWHM 2, auto": (CorrelatedGaussianNoise(25 / 255, fwhm=2.0), "auto"),
+        "Poisson, 100 photons, poisson": (PoissonNoise(100), "poisson"),
+        "Rician, 15, rician": (RicianNoise(15 / 255), "rician"),
+    }
+
+
+def other_cases(windows: Sequence[Mapping[str, Any]], model: Any) -> Iterator[Any]:
+    import torch
+
+    from meddenoise_monai.evaluation import Case
+    from meddenoise_monai.noise import image_seed
+
+    for window in windows:
+        clean = torch.from_numpy(window["clean"])
+        noisy = model.apply(clean, image_seed(clean, 0)).numpy()
+        yield Case(window["file"], window["clean"], noisy, window["file"], window["patient"])
 
 
 def row(data: str, noise: str, seen: Sequence[Seen]) -> str:
@@ -170,14 +210,18 @@ def main(
     if xray:
         data["X-ray"] = windows_of(evenly(xray_items(Path(xray)), images), images)
     data["packages"] = [picture for part in ("validation", "test", "unseen") for picture in pictures(part)]
+    data["whole films"] = whole(evenly(split["test"], FEW // 2))
     print(HEAD)
     for name, windows in data.items():
         for sigma in sigmas:
-            seen = [
-                looked_at(case.patient, case.clean, *denoise.with_uncertainty(case.noisy, coverage=ASKED))
-                for case in noisy_cases(windows, sigma / 255)
-            ]
+            seen = [judged(denoise, case) for case in noisy_cases(windows, sigma / 255)]
             print(row(name, str(sigma), seen), flush=True)
+    for kind, (model, told) in other_noise().items():
+        for name, windows in data.items():
+            few = evenly(windows, FEW) if name != "whole films" else []
+            seen = [judged(denoise, case, told) for case in other_cases(few, model)]
+            if seen:
+                print(row(name, kind, seen), flush=True)
 
 
 if __name__ == "__main__":
