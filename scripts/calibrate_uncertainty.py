@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from benchmark_quality import WINDOW, noisy_cases, windows_of
+from train_release import mini_mias_split
 
 SIGMAS = (2, 5, 15, 25, 50, 75)  # of 255
 DRAWS, WEAKEST, STRONGEST, WINDOWS_PER_FILM = 5, 1, 120, 2
@@ -182,7 +183,6 @@ def main(
     """
     from benchmark_kinds import pictures
     from splits import xray_items
-    from train_release import mini_mias_split
 
     from meddenoise_monai.datasets import evenly
     from meddenoise_monai.inference import Denoiser, load_denoiser
