@@ -77,8 +77,8 @@ def denoise(
       --preview DIR     write a picture of each image there: before, after, and what was removed
       --uncertainty DIR write a map for each image there, in three times the time: how far each pixel of the result may
                         lie from the clean image, in the image's own units. 9 of 10 pixels of images like those it was
-                        calibrated on lie no further. float32, NIfTI for NIfTI, else TIFF. With a --strength below 1, or
-                        a --sigma below what was found, by so much more as was left in
+                        calibrated on, with white noise, lie no further. float32, NIfTI for NIfTI, else TIFF. With a
+                        --strength below 1, or a --sigma below what was found, by so much more as was left in
       --overwrite       make all results anew, also those of other weights or settings
       --strict          fail at the first file that cannot be used
       --force           denoise masks, maps of labels (few different values) and results of this program, too

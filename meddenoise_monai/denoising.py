@@ -46,6 +46,10 @@ _log = logging.getLogger(__name__)
 _SYMMETRIC = ("auto", "gaussian", "correlated")
 # Less than that share of the estimated noise counts as next to nothing, if the noise is no less than that of the range.
 _LITTLE, _NOISY = 0.1, 0.5 / 255
+_UNCALIBRATED = (
+    "its uncertainty was calibrated on white noise, not on correlated noise such as was removed: fewer pixels may lie "
+    "within it"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +142,8 @@ def _result(
         treatment = dataclasses.replace(treatment, warning="")
     half_width = None
     if uncertain:
+        if treatment.correlated or treatment.steps != (1, 1):
+            task.warnings["uncalibrated"] = _UNCALIBRATED
         result, half_width = denoise.with_uncertainty(array, options["sigma"], strength, treatment)
     else:
         result = denoise(array, options["sigma"], strength, treatment)

@@ -18,6 +18,7 @@ half-widths than in the tenth with the smallest.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,6 +190,7 @@ def main(
     from meddenoise_monai.inferers import TiledInferer
     from meddenoise_monai.uncertainty import Errors, calibrate
 
+    logging.getLogger("meddenoise_monai").setLevel(logging.ERROR)  # it names every image with correlated noise
     split = mini_mias_split(Path(mini_mias))
     loaded = load_denoiser(weights or None)
     bare = Denoiser(loaded.network, TiledInferer(precision=precision), correlated=loaded.correlated)

@@ -466,6 +466,20 @@ def test_the_map_of_a_weaker_result_reaches_as_far(tmp_path: Path, calibrated: P
         np.testing.assert_allclose(half_width, narrow + np.abs(result - whole), atol=1.01)
 
 
+@pytest.mark.parametrize(("noise", "warned"), [("correlated", True), ("gaussian", False)])
+def test_noise_that_nothing_was_calibrated_on_is_named(
+    tmp_path: Path, calibrated: Path, noise: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    for seed in range(2):
+        grain = ndimage.gaussian_filter(np.random.default_rng(seed).normal(0, 90, (96, 96)), 2.0)
+        Image.fromarray((128 + grain).astype(np.uint8)).save(tmp_path / "in" / f"{seed}.png")
+    denoise_files(tmp_path / "in", tmp_path / "out", model=calibrated, noise=noise, uncertainty=tmp_path / "maps")
+    for entry in entries(tmp_path / "out").values():
+        assert ("calibrated on white noise" in " ".join(entry.get("warnings", []))) == warned
+    assert ("uncertainty of correlated noise: the same of 1 other" in caplog.text) == warned
+
+
 def test_weights_without_calibration_are_refused_before_the_work(folder: Path, tmp_path: Path, model: Path) -> None:
     with pytest.raises(InputError, match="no calibration of their uncertainty") as caught:
         denoise_files(folder, tmp_path / "out", model=model, uncertainty=tmp_path / "maps")
