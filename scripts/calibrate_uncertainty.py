@@ -190,7 +190,6 @@ def main(
     from meddenoise_monai.inferers import TiledInferer
     from meddenoise_monai.uncertainty import Errors, calibrate
 
-    logging.getLogger("meddenoise_monai").setLevel(logging.ERROR)  # it names every image with correlated noise
     split = mini_mias_split(Path(mini_mias))
     loaded = load_denoiser(weights or None)
     bare = Denoiser(loaded.network, TiledInferer(precision=precision), correlated=loaded.correlated)
@@ -229,4 +228,5 @@ def main(
 if __name__ == "__main__":
     import fire
 
+    logging.getLogger("meddenoise_monai").setLevel(logging.ERROR)  # it names every image with correlated noise
     fire.Fire(main)
