@@ -34,6 +34,7 @@ def denoise(
     transfer_syntax: str = "keep",
     keep_private: bool = False,
     preview: str | None = None,
+    uncertainty: str | None = None,
     overwrite: bool = False,
     strict: bool = False,
     force: bool = False,
@@ -74,6 +75,10 @@ def denoise(
                         JPEG 2000; else explicit), explicit (uncompressed), rle, or j2k (lossless JPEG 2000)
       --keep_private    keep private DICOM attributes, which may hold facts of the old pixels
       --preview DIR     write a picture of each image there: before, after, and what was removed
+      --uncertainty DIR write a map for each image there, in three times the time: how far each pixel of the result may
+                        lie from the clean image, in the image's own units. 9 of 10 pixels of images like those it was
+                        calibrated on, with white noise, lie no further. float32, NIfTI for NIfTI, else TIFF. With a
+                        --strength below 1, or a --sigma below what was found, by so much more as was left in
       --overwrite       make all results anew, also those of other weights or settings
       --strict          fail at the first file that cannot be used
       --force           denoise masks, maps of labels (few different values) and results of this program, too
@@ -101,7 +106,7 @@ def denoise(
     summary = denoise_files(
         input, output, model=model, device=device, sigma=sigma, strength=strength, noise=noise, gain=gain,
         overwrite=overwrite, strict=strict, transfer_syntax=transfer_syntax, keep_private=keep_private,
-        preview=preview, force=force,
+        preview=preview, uncertainty=uncertainty, force=force,
     )  # fmt: skip
     if json:
         say(_as_json(dataclasses.asdict(summary)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from . import __version__
 from .dicom import Derivation, check_derivable, check_transfer_syntax, is_derived_here, silence
 from .envelope import examine, label_map
 from .errors import InputError, UnsuitableError, UsageError
+from .image_writing import write_image
 from .images import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
+    NIFTI_SUFFIXES,
     ImageData,
     find_images,
     image_suffix,
@@ -33,7 +35,7 @@ from .noise import PoissonGaussianStabiliser
 from .notices import Skipped, Warnings
 from .pipeline import in_turn
 from .previews import write_preview
-from .results import output_path, write_result
+from .results import float_name, output_path, write_result
 from .treatments import check_request
 from .whole_files import TEMPORARY
 
@@ -44,6 +46,10 @@ _log = logging.getLogger(__name__)
 _SYMMETRIC = ("auto", "gaussian", "correlated")
 # Less than that share of the estimated noise counts as next to nothing, if the noise is no less than that of the range.
 _LITTLE, _NOISY = 0.1, 0.5 / 255
+_UNCALIBRATED = (
+    "its uncertainty was calibrated on white noise, not on correlated noise such as was removed: fewer pixels may lie "
+    "within it"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +123,14 @@ class _Task:
     warnings: dict[str, str]
 
 
-def _result(denoise: Denoiser, task: _Task, options: Mapping[str, Any], strength: float) -> NDArray[Any]:
-    """The denoised image, in its units."""
+def _result(
+    denoise: Denoiser, task: _Task, options: Mapping[str, Any], strength: float, uncertain: bool
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The denoised image, and if it is asked for how far that may lie from the clean one, in its units."""
     image = task.image
     array, scale = image.array, image.scale
-    if strength == 0.0:
-        return array
+    if strength == 0.0 and not uncertain:
+        return array, None
     # MONOCHROME1 is mirrored within its range: the network shall see bright tissue, as elsewhere. Not so where the
     # noise depends on the values themselves.
     mirror = scale.low + scale.high if scale.inverted and options["noise"] in _SYMMETRIC else None
@@ -132,11 +140,20 @@ def _result(denoise: Denoiser, task: _Task, options: Mapping[str, Any], strength
     if treatment.warning:
         task.warnings["correlated"] = treatment.warning
         treatment = dataclasses.replace(treatment, warning="")
-    result = denoise(array, options["sigma"], strength, treatment)
+    half_width = None
+    if uncertain:
+        if treatment.correlated or treatment.steps != (1, 1):
+            task.warnings["uncalibrated"] = _UNCALIBRATED
+        result, half_width = denoise.with_uncertainty(array, options["sigma"], strength, treatment)
+    else:
+        result = denoise(array, options["sigma"], strength, treatment)
+    if strength == 0.0:
+        return image.array, half_width
     if (array.dtype.kind in "iu" and array.dtype.itemsize > 2) or array.dtype == np.float64:
         # What float32 does not hold is no noise.
-        return image.array + (1 if mirror is None else -1) * (result.astype(np.float64) - array.astype(np.float32))
-    return result if mirror is None else mirror - result.astype(np.float64)
+        sign = 1 if mirror is None else -1
+        return image.array + sign * (result.astype(np.float64) - array.astype(np.float32)), half_width
+    return (result if mirror is None else mirror - result.astype(np.float64)), half_width
 
 
 def denoise_files(
@@ -153,6 +170,7 @@ def denoise_files(
     transfer_syntax: str = "keep",
     keep_private: bool = False,
     preview: str | os.PathLike[str] | None = None,
+    uncertainty: str | os.PathLike[str] | None = None,
     force: bool = False,
 ) -> DenoiseSummary:
     """Denoise an image file, or all images below a folder into the same tree; formats as in `output_path`.
@@ -176,6 +194,9 @@ def denoise_files(
     preview
         A folder outside of the source for pictures of before, after and what was removed, one for each file, under its
         whole name and ``.png``.
+    uncertainty
+        A folder outside of the source for maps of how far each pixel of the result may lie from the clean image, as of
+        `Denoiser.uncertainty` with a coverage of 0.9: float32, in the image's own units, named by `results.float_name`.
     force
         Denoise masks and maps of labels, too, which are refused else.
 
@@ -191,12 +212,15 @@ def denoise_files(
     # Absolute, for libraries may change the working directory while they load.
     source, output = Path(os.path.abspath(source)), Path(os.path.abspath(output))
     targets = _targets(source, output)
-    pictures = _pictures(preview, source, targets)
+    pictures = _beside(preview, "preview", "picture", source, targets, lambda name: name.with_name(f"{name.name}.png"))
+    maps = _beside(uncertainty, "uncertainty", "map", source, targets, float_name)
     options = _noise_options(noise, sigma, gain, strength)
     check_transfer_syntax(transfer_syntax)
     if not source.is_dir() and not overwrite:
-        _refuse_to_replace([*targets.values(), *pictures.values()])  # before the work, not after it
+        _refuse_to_replace([*targets.values(), *pictures.values(), *maps.values()])  # before the work, not after it
     denoise = model if isinstance(model, Denoiser) else load_denoiser(model, device)
+    if maps:
+        _ = denoise.calibration  # fails here where there is none
     load_itk(targets)
     settings = {"noise": noise, "sigma": sigma, "gain": gain, "strength": strength}
     derivation = _derivation(denoise, {**settings, "keep_private": keep_private or None})
@@ -209,7 +233,7 @@ def denoise_files(
         "keep_private": keep_private,
     }
     manifest = Manifest(output, job, source) if source.is_dir() else None
-    to_do = _still_to_do(targets, source, manifest, overwrite, pictures)
+    to_do = _still_to_do(targets, source, manifest, overwrite, (pictures, maps))
     if manifest is not None and manifest.cut_off:
         for half in {half for target in targets.values() for half in target.parent.glob(f"{TEMPORARY}*")}:
             half.unlink(missing_ok=True)
@@ -231,18 +255,23 @@ def denoise_files(
         warned = {**seen.warnings, "labels": labels} if labels else seen.warnings
         return _Task(image, {"estimated_sigma": seen.sigma}, dict(warned))
 
-    def work(path: Path, task: _Task) -> NDArray[Any]:
-        values = _result(denoise, task, options, strength)
+    def work(path: Path, task: _Task) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        values, half_width = _result(denoise, task, options, strength, bool(maps))
+        if half_width is not None:
+            task.facts["mean_half_width"] = float(half_width.mean(dtype=np.float64))
         task.facts["removed_sigma"], most = _removed(task.image.array, values)
         if strength == 1.0 and sigma is None:
             task.warnings.update(_little(task, most))
         warnings.say(str(path), task.warnings)
-        return values
+        return values, half_width
 
-    def write(path: Path, task: _Task, values: NDArray[Any], seconds: float) -> None:
+    def write(path: Path, task: _Task, done: tuple[NDArray[Any], NDArray[Any] | None], seconds: float) -> None:
         name, target, image = _name(path, source), targets[path], task.image
+        values, half_width = done
         if pictures:
             write_preview(pictures[path], image, values)
+        if half_width is not None:
+            write_image(maps[path], half_width, like=path if image_suffix(path) in NIFTI_SUFFIXES else None)
         if manifest is None:
             write_result(target, values, image, derivation, *form)
             return
@@ -317,18 +346,25 @@ def _name(path: Path, source: Path) -> str:
     return path.relative_to(source).as_posix() if path != source else path.name
 
 
-def _pictures(preview: str | os.PathLike[str] | None, source: Path, targets: Mapping[Path, Path]) -> dict[Path, Path]:
-    """Where the picture of each image goes, if anywhere."""
-    if preview is None:
+def _beside(
+    folder: str | os.PathLike[str] | None,
+    option: str,
+    what: str,
+    source: Path,
+    targets: Mapping[Path, Path],
+    named: Callable[[Path], Path],
+) -> dict[Path, Path]:
+    """Where what goes with the result of each image is written, if it is asked for: in the same tree below `folder`."""
+    if folder is None:
         return {}
-    if source.is_dir() and Path(os.path.realpath(preview)).is_relative_to(os.path.realpath(source)):
-        raise UsageError(f"the preview folder {preview} is or lies inside the input {source}", "choose one outside")
-    folder = Path(os.path.abspath(preview))
-    pictures = {path: folder / f"{_name(path, source)}.png" for path in targets}
+    if source.is_dir() and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(source)):
+        raise UsageError(f"the {option} folder {folder} is or lies inside the input {source}", "choose one outside")
+    top = Path(os.path.abspath(folder))
+    places = {path: top / named(Path(_name(path, source))) for path in targets}
     taken = {os.path.realpath(path) for path in (*targets, *targets.values())}
-    if clashing := next((path for path in pictures.values() if os.path.realpath(path) in taken), None):
-        raise UsageError(f"the picture {clashing} would replace an image", "choose another preview folder")
-    return pictures
+    if clashing := next((path for path in places.values() if os.path.realpath(path) in taken), None):
+        raise UsageError(f"the {what} {clashing} would replace an image", f"choose another {option} folder")
+    return places
 
 
 def _still_to_do(
@@ -336,22 +372,23 @@ def _still_to_do(
     source: Path,
     manifest: Manifest | None,
     overwrite: bool,
-    pictures: Mapping[Path, Path],
+    beside: Iterable[Mapping[Path, Path]],
 ) -> list[Path]:
-    """The sources whose results, or pictures, are not there; refuses to replace what this job has not made."""
+    """The sources whose results, or what goes with them, are not there; refuses to replace what this job has not
+    made."""
     to_do, foreign = [], []
     for path, target in targets.items():
         name = _name(path, source)
-        picture = pictures.get(path)
+        others = [places[path] for places in beside if places]
         ours = manifest is not None and manifest.begun(name)
         if not overwrite and not ours:
             done = manifest is not None and target.exists() and manifest.is_done(name, path)
-            foreign += [place for place in (target, picture) if place and place.exists() and not done]
+            foreign += [place for place in (target, *others) if place.exists() and not done]
         elif not overwrite and manifest is not None and manifest.is_done(name, path):
             done = True
         else:
             done = False
-        if not (done and (picture is None or picture.exists())):
+        if not (done and all(place.exists() for place in others)):
             to_do.append(path)
     _refuse_to_replace(foreign, manifest.other if manifest is not None else "")
     return to_do

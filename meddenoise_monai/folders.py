@@ -16,6 +16,7 @@ from .errors import InputError, UsageError
 from .image_writing import write_image
 from .images import NIFTI_SUFFIXES, IntensityScale, find_images, image_suffix, read_image
 from .pairing import matched
+from .results import float_name
 
 __all__ = ["CorruptSummary", "corrupt", "score_folders"]
 
@@ -91,7 +92,7 @@ def corrupt(
         raise InputError(f"the output {output} is not empty", "choose another folder, or add --overwrite")
 
     inputs = {os.path.realpath(path) for path in paths}
-    names = {path: _name_of(path, root) for path in paths}
+    names = {path: float_name(path.relative_to(root)) for path in paths}
     for kind, name in itertools.product(("original", "noisy"), names.values()):
         if os.path.realpath(output / kind / name) in inputs:
             raise UsageError(f"{output / kind / name} is one of the inputs, by a link", "choose another output")
@@ -124,12 +125,6 @@ def corrupt(
     if not written:
         raise InputError(f"none of {len(paths)} file(s) could be read", next(iter(skipped.values())))
     return CorruptSummary(written, skipped)
-
-
-def _name_of(path: Path, root: Path) -> Path:
-    """NIfTI stays NIfTI, everything else becomes TIFF."""
-    inside = path.relative_to(root)
-    return inside if image_suffix(path) in NIFTI_SUFFIXES else inside.with_name(inside.name + ".tif")
 
 
 def score_folders(

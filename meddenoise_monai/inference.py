@@ -25,6 +25,7 @@ from .inferers import TiledInferer
 from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
 from .noise import Stabiliser
 from .treatments import Treatment, check_request, choose_treatment, join_phases, split_phases
+from .uncertainty import MAKE, Calibration, Spread, bootstrap_error, check_coverage
 
 __all__ = ["Denoiser", "check_network", "latest_weights", "load_denoiser", "load_weights", "weights_fingerprint"]
 
@@ -140,6 +141,8 @@ class Denoiser:
         A second network of the same shapes, trained on correlated noise, by which such noise is recognised and removed.
         Without one it is picked apart (`choose_treatment`), which finds and removes less of it. Only beside a 2D
         network and a `TiledInferer`.
+    calibration
+        What `uncertainty` needs: one, or the file that holds it, which is read when it is needed.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class Denoiser:
         inferer: Inferer | None = None,
         device: str | torch.device | None = None,
         correlated: nn.Module | None = None,
+        calibration: Calibration | str | os.PathLike[str] | None = None,
     ) -> None:
         self.device = torch.device(device) if device is not None else next(network.parameters()).device
         if self.device.type == "cpu":
@@ -155,6 +159,7 @@ class Denoiser:
         self.network = channels_last(network.to(self.device)).eval()
         self.spatial_dims = _spatial_dims(network)
         self.inferer = inferer if inferer is not None else TiledInferer(spatial_dims=self.spatial_dims)
+        self._calibration = calibration
         self.correlated = None
         if correlated is not None and self._tiles:
             self.correlated = channels_last(correlated.to(self.device)).eval()
@@ -210,6 +215,114 @@ class Denoiser:
         UsageError
             If sigma is negative or has no meaning beside `noise`, strength outside [0, 1], or `noise` unknown.
         """
+        values = self._checked(image, noise, sigma, strength)
+        if strength == 0.0 or sigma == 0.0 or values.min() == values.max():
+            return values.astype(np.float32)
+        treatment = self._chosen(values, noise, sigma)
+        found = self._noise_in(values, treatment)
+        return _less(values, found, _amount(found, sigma, strength, treatment))
+
+    def uncertainty(
+        self,
+        image: NDArray[Any],
+        sigma: float | None = None,
+        strength: float = 1.0,
+        noise: str | Stabiliser | Treatment = "auto",
+        coverage: float = 0.9,
+    ) -> NDArray[np.float32]:
+        """How far the result may lie from the clean image: the second of what `with_uncertainty` returns."""
+        return self.with_uncertainty(image, sigma, strength, noise, coverage)[1]
+
+    def with_uncertainty(
+        self,
+        image: NDArray[Any],
+        sigma: float | None = None,
+        strength: float = 1.0,
+        noise: str | Stabiliser | Treatment = "auto",
+        coverage: float = 0.9,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Denoise an image, and say for each pixel how far the result may lie from the clean image.
+
+        It takes as long as denoising three images. What is and what is not promised stands with
+        `uncertainty.Calibration`, what was seen in ``docs/uncertainty.md``.
+
+        Parameters
+        ----------
+        image, sigma, strength, noise
+            As in a call. Where not all of the noise that was found is removed, the half-width grows by what was left
+            in: so the interval holds the calibrated one, and its coverage is no less.
+        coverage
+            The share of the pixels that shall lie within the half-width, in [0.5, 0.99].
+
+        Returns
+        -------
+        tuple
+            What a call returns, and the half-widths: float32, of the image's shape, in its units, not negative. They
+            are 0 where the image is constant, ``sigma`` 0, or no noise was found at all.
+
+        Raises
+        ------
+        InputError
+            As a call, or if the weights have no calibration.
+        UsageError
+            As a call, or if `coverage` is out of its range.
+        """
+        check_coverage(coverage)
+        calibration = self.calibration  # before the work, not after it
+        result, spread, left_in = self._with_spread(image, sigma, strength, noise)
+        half_width = calibration.half_width(spread, coverage)
+        if left_in is not None:
+            half_width += left_in
+        return result, half_width
+
+    def with_spread(
+        self, image: NDArray[Any], noise: str | Stabiliser | Treatment = "auto"
+    ) -> tuple[NDArray[np.float32], Spread]:
+        """Denoise an image, and tell what a calibration is made from.
+
+        Raises
+        ------
+        InputError, UsageError
+            As a call.
+        """
+        return self._with_spread(image, None, 1.0, noise)[:2]
+
+    def _with_spread(
+        self, image: NDArray[Any], sigma: float | None, strength: float, noise: str | Stabiliser | Treatment
+    ) -> tuple[NDArray[np.float32], Spread, NDArray[np.float32] | None]:
+        """The result, what is known of the errors of all noise removed, and the magnitude of what was left in."""
+        values = self._checked(image, noise, sigma, strength)
+        if sigma == 0.0 or values.min() == values.max():
+            return values.astype(np.float32), Spread(np.zeros(values.shape, np.float32), 0.0), None
+        treatment = self._chosen(values, noise, sigma)
+        found = self._noise_in(values, treatment)
+        amount = _amount(found, sigma, strength, treatment)
+        denoised = _less(values, found.copy(), 1.0)
+        spread = bootstrap_error(denoised, found, lambda again: self._noise_in(again, treatment))
+        if amount == 1.0:
+            return denoised, spread, None
+        left_in = np.float32(1 - amount) * np.abs(found)
+        return (values.astype(np.float32) if amount == 0.0 else _less(values, found, amount)), spread, left_in
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of the uncertainty; read from its file when it is first asked for.
+
+        Raises
+        ------
+        InputError
+            If there is none, or it was made for other weights.
+        """
+        if self._calibration is None:
+            raise InputError("this denoiser has no calibration of its uncertainty", MAKE)
+        if not isinstance(self._calibration, Calibration):
+            self._calibration = Calibration.read(self._calibration, self.fingerprint)
+        return self._calibration
+
+    def _checked(
+        self, image: NDArray[Any], noise: str | Stabiliser | Treatment, sigma: float | None, strength: float
+    ) -> NDArray[Any]:
+        """The image as an array that can be denoised; raises what a call raises."""
         values = _as_array(image)
         if values.ndim not in (2, 3) or values.dtype.kind not in "buif" or values.size == 0:
             raise InputError(
@@ -219,13 +332,13 @@ class Denoiser:
         if values.ndim < self.spatial_dims:
             raise InputError(f"a 3D network cannot denoise an image of shape {values.shape}", "give it (D, H, W)")
         check_request(noise, sigma, strength)
-        lines = _pieces(values.shape)
-        if values.dtype.kind == "f" and not all(np.isfinite(values[line]).all() for line in lines):
+        if values.dtype.kind == "f" and not all(np.isfinite(values[line]).all() for line in _pieces(values.shape)):
             raise InputError("the image contains NaN or infinite values", "mend or mask these pixels first")
-        low, high = float(values.min()), float(values.max())
-        if strength == 0.0 or sigma == 0.0 or low == high:
-            return values.astype(np.float32)
-        _warn_of_range(values, low, high)
+        return values
+
+    def _chosen(self, values: NDArray[Any], noise: str | Stabiliser | Treatment, sigma: float | None) -> Treatment:
+        """The treatment of an image that is denoised, with its warnings logged."""
+        _warn_of_range(values, float(values.min()), float(values.max()))
         treatment = noise if isinstance(noise, Treatment) else self.treatment(values, noise, sigma)
         if treatment.correlated and self.correlated is None:
             raise UsageError("this denoiser has no network for correlated noise", "take what its own treatment() says")
@@ -234,15 +347,7 @@ class Denoiser:
         if self.spatial_dims == 3 and treatment.steps != (1, 1):
             _log.warning("a 3D network takes the correlated noise as it is")
             treatment = replace(treatment, steps=(1, 1))
-        result = self._noise_in(values, treatment)
-        amount = strength
-        if sigma is not None and treatment.stabiliser is None:
-            power = sum(float(np.sum(result[line].astype(np.float64) ** 2)) for line in lines) / values.size
-            amount *= min(1.0, sigma / max(math.sqrt(power), 1e-300))
-        # Subtracting what was found, rather than scaling the output back, keeps an untouched pixel untouched.
-        for line in lines:
-            result[line] = values[line].astype(np.float64) - amount * result[line].astype(np.float64)
-        return result
+        return treatment
 
     def _noise_in(self, values: NDArray[Any], treatment: Treatment) -> NDArray[np.float32]:
         """What the network takes for noise, in the image's units, found piece by piece."""
@@ -309,6 +414,24 @@ class Denoiser:
             yield (*number, slice(*rows), slice(*columns)), (*number, slice(top, bottom), slice(left, right)), core
 
 
+def _amount(found: NDArray[np.float32], sigma: float | None, strength: float, treatment: Treatment) -> float:
+    """The share of what was found that is removed: no more than `sigma` of it."""
+    if sigma is None or treatment.stabiliser is not None:
+        return strength
+    power = sum(float(np.sum(found[line].astype(np.float64) ** 2)) for line in _pieces(found.shape)) / found.size
+    return strength * min(1.0, sigma / max(math.sqrt(power), 1e-300))
+
+
+def _less(values: NDArray[Any], found: NDArray[np.float32], amount: float) -> NDArray[np.float32]:
+    """The image less a share of what was found, in the place of that.
+
+    Subtracting what was found, rather than scaling the output back, keeps an untouched pixel untouched.
+    """
+    for line in _pieces(values.shape):
+        found[line] = values[line].astype(np.float64) - amount * found[line].astype(np.float64)
+    return found
+
+
 def _as_array(image: Any) -> NDArray[Any]:
     """A plain array of slices, or the error that a user can act on."""
     if np.ma.is_masked(image):
@@ -353,7 +476,8 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
     ----------
     path
         A ``model.pt``; by default the released weights. The network's width and depth are read from it. If a
-        ``model_correlated.pt`` lies beside it, that is its partner for correlated noise.
+        ``model_correlated.pt`` lies beside it, that is its partner for correlated noise; ``model_uncertainty.json`` is
+        the calibration of its uncertainty.
     device
         ``"cpu"``, ``"cuda"``, …; by default CUDA where there is one.
 
@@ -367,10 +491,11 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
     path = Path(path) if path is not None else released_weights()
     partner = path.with_name(f"{path.stem}_correlated{path.suffix}")
     network = _default_network(path)
+    calibration = path.with_name(f"{path.stem}_uncertainty.json")
     correlated = _default_network(partner) if partner.is_file() else None
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        return Denoiser(network, device=where, correlated=correlated)
+        return Denoiser(network, device=where, correlated=correlated, calibration=calibration)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise UsageError(f"cannot use the device {device!r}", "take cpu, or cuda where there is one") from error
 

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 _KINDS = {
     "correlated": "correlated noise", "strong": "strong noise", "small": "small images", "labels": "few values",
-    "little": "next to nothing removed",
+    "little": "next to nothing removed", "uncalibrated": "uncertainty of correlated noise",
 }  # fmt: skip
 _NAMED = 3  # files that cannot be used are named one by one, but not more than that for the same reason
 

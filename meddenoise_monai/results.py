@@ -16,7 +16,7 @@ from .image_writing import WRITABLE_SUFFIXES, write_image
 from .images import NIFTI_SUFFIXES, TIFF_SUFFIXES, ImageData, image_suffix, is_dicom, nifti_model
 from .slices import nifti_slice_axis, slices_first
 
-__all__ = ["output_path", "write_result"]
+__all__ = ["float_name", "output_path", "write_result"]
 
 # What becomes of the formats that are not written: JPEG would add artefacts of its own, and of PAR/REC nibabel can
 # carry the place in space over.
@@ -35,6 +35,12 @@ def output_path(source: str | os.PathLike[str], root: str | os.PathLike[str] | N
     if suffix in WRITABLE_SUFFIXES or is_dicom(source):
         return folder / inside
     return folder / inside.with_name(inside.name + _BECOMES.get(suffix, ".tif"))
+
+
+def float_name(name: Path) -> Path:
+    """What a file of float32 values that go with an image of that name is called: NIfTI stays NIfTI, everything else
+    becomes TIFF, named with the whole old name."""
+    return name if image_suffix(name) in NIFTI_SUFFIXES else name.with_name(name.name + ".tif")
 
 
 def write_result(

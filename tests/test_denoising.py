@@ -31,6 +31,7 @@ from meddenoise_monai.images import read_image
 from meddenoise_monai.inference import Denoiser, load_denoiser
 from meddenoise_monai.noise import PoissonGaussianStabiliser
 from meddenoise_monai.results import write_result
+from meddenoise_monai.uncertainty import Calibration
 from tests.samples import write_model
 
 
@@ -382,6 +383,109 @@ def test_pictures_replace_nothing_and_are_made_for_results_that_are_there(
         denoise_files(folder / "film.png", tmp_path / "one", model=model, preview=folder)
     with pytest.raises(UsageError, match="would replace an image"):
         denoise_files(folder / "a" / "film.jpg", tmp_path / "one", model=model, preview=tmp_path / "one")
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights with a calibration beside them: its factor is 2 whatever the image."""
+    path = write_model(tmp_path_factory.mktemp("calibrated") / "model.pt")
+    fingerprint = load_denoiser(path, "cpu").fingerprint
+    Calibration(fingerprint, (0.01, 1.0), (0.5, 0.9), ((1.0, 1.0), (2.0, 2.0))).write(
+        path.with_name("model_uncertainty.json")
+    )
+    return path
+
+
+def maps_of(names: dict[str, Any]) -> set[str]:
+    return {name if name.endswith(".nii.gz") else f"{name}.tif" for name in names}
+
+
+def test_a_map_of_the_uncertainty_goes_with_each_result(folder: Path, tmp_path: Path, calibrated: Path) -> None:
+    output, maps = tmp_path / "out", tmp_path / "maps"
+    denoise_files(folder, tmp_path / "plain", model=calibrated)
+    denoise_files(folder, output, model=calibrated, uncertainty=maps)
+    assert digests(output) == digests(tmp_path / "plain")
+    assert set(digests(maps)) == maps_of(FORMATS)
+    denoise = load_denoiser(calibrated, "cpu")
+    for name in FORMATS:
+        source, half_width = read_image(folder / name), read_image(maps / next(iter(maps_of({name: None}))))
+        assert half_width.array.dtype == np.float32
+        np.testing.assert_array_equal(half_width.array, denoise.uncertainty(source.array), err_msg=name)
+        assert entries(output)[name]["mean_half_width"] == pytest.approx(half_width.array.mean(), rel=1e-5)
+    affines = [nibabel.load(place / "a" / "head.nii.gz").affine for place in (folder, maps)]  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(*affines)
+
+
+def test_missing_maps_are_made_and_nothing_is_replaced(folder: Path, tmp_path: Path, calibrated: Path) -> None:
+    output, maps = tmp_path / "out", tmp_path / "maps"
+    denoise_files(folder, output, model=calibrated)
+    first = digests(output)
+    assert denoise_files(folder, output, model=calibrated, uncertainty=maps).unchanged == 0
+    whole = digests(maps)
+    (maps / "film.png.tif").unlink()
+    assert denoise_files(folder, output, model=calibrated, uncertainty=maps).written == 1
+    assert (digests(output), digests(maps)) == (first, whole)
+    with pytest.raises(UsageError, match=r"the uncertainty folder .* lies inside the input"):
+        denoise_files(folder, tmp_path / "new", model=calibrated, uncertainty=folder / "maps")
+    with pytest.raises(UsageError, match=r"the map .* would replace an image"):
+        denoise_files(folder / "a" / "head.nii.gz", tmp_path / "one", model=calibrated, uncertainty=tmp_path / "one")
+    with pytest.raises(InputError, match=r"film\.png\.tif exists already"):
+        denoise_files(folder / "film.png", tmp_path / "one", model=calibrated, uncertainty=maps)
+    assert digests(maps) == whole
+
+
+def test_a_disk_that_refuses_a_map_leaves_no_half_of_it(
+    folder: Path, tmp_path: Path, calibrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tifffile, "imwrite", full)
+    with pytest.raises(InputError, match="No space left"):
+        denoise_files(folder / "film.png", tmp_path / "out", model=calibrated, uncertainty=tmp_path / "maps")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.is_relative_to(tmp_path / "maps")]
+    assert not (tmp_path / "out" / "film.png").exists()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_the_map_of_a_weaker_result_reaches_as_far(tmp_path: Path, calibrated: Path, photometric: str) -> None:
+    dicom(tmp_path / "in.dcm", pixels(0) + np.uint16(2000), photometric)
+    found: dict[float, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for strength in (0.0, 0.5, 1.0):
+        output, maps = tmp_path / f"{strength}.dcm", tmp_path / f"maps {strength}"
+        denoise_files(
+            tmp_path / "in.dcm", output, model=calibrated, strength=strength, uncertainty=maps, noise="gaussian"
+        )
+        found[strength] = read_image(output).array, read_image(maps / "in.dcm.tif").array
+    np.testing.assert_array_equal(found[0.0][0], read_image(tmp_path / "in.dcm").array)
+    whole, narrow = found[1.0]
+    for strength in (0.0, 0.5):
+        result, half_width = found[strength]
+        # DICOM rounds to whole numbers; values near its ends would be cut off, too.
+        np.testing.assert_allclose(half_width, narrow + np.abs(result - whole), atol=1.01)
+
+
+@pytest.mark.parametrize(("noise", "warned"), [("correlated", True), ("gaussian", False)])
+def test_noise_that_nothing_was_calibrated_on_is_named(
+    tmp_path: Path, calibrated: Path, noise: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    for seed in range(2):
+        grain = ndimage.gaussian_filter(np.random.default_rng(seed).normal(0, 90, (96, 96)), 2.0)
+        Image.fromarray((128 + grain).astype(np.uint8)).save(tmp_path / "in" / f"{seed}.png")
+    denoise_files(tmp_path / "in", tmp_path / "out", model=calibrated, noise=noise, uncertainty=tmp_path / "maps")
+    for entry in entries(tmp_path / "out").values():
+        assert ("calibrated on white noise" in " ".join(entry.get("warnings", []))) == warned
+    assert ("uncertainty of correlated noise: the same of 1 other" in caplog.text) == warned
+
+
+def test_weights_without_calibration_are_refused_before_the_work(folder: Path, tmp_path: Path, model: Path) -> None:
+    with pytest.raises(InputError, match="no calibration of their uncertainty") as caught:
+        denoise_files(folder, tmp_path / "out", model=model, uncertainty=tmp_path / "maps")
+    assert "calibrate_uncertainty" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "maps").exists()
 
 
 def test_masks_are_refused_unless_forced(

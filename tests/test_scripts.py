@@ -384,6 +384,34 @@ def test_microcalcifications_are_measured_on_unseen_women(
         assert figure.size[0] > 500
 
 
+def test_uncertainty_is_calibrated_and_judged_on_other_women(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from meddenoise_monai import load_denoiser
+
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    script = load("calibrate_uncertainty")
+    for name in ("benchmark_quality", "benchmark_kinds", "calibrate_uncertainty"):
+        monkeypatch.setattr(importlib.import_module(name), "WINDOW", 32)
+    weights = write_model(tmp_path / "model.pt")
+    films, xray = mias_films(tmp_path / "films", 30), write_patients(tmp_path / "xray", 4)
+    output = tmp_path / "model_uncertainty.json"
+    script.main(str(films), str(output), str(xray), str(weights), sigmas=(25,))
+    calibration = load_denoiser(weights, "cpu").calibration
+    split = script.mini_mias_split(films)
+    assert calibration.protocol["patients"] == len({film["patient"] for film in split["validation"]})
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows[:4]] == ["mini-MIAS, 25", "X-ray, 25", "packages, 25", "whole films, 25"]
+    assert len(rows) == 4 + 3 * 3
+    assert rows[0][1] == f"{len(split['test'])} ({len({film['patient'] for film in split['test']})})"
+    assert all(50 < float(row[2].split()[0]) <= 100 for row in rows[:2])
+    # Half of the pixels within, where the half-width is the median of the errors.
+    error = np.random.default_rng(0).normal(0, 1, (64, 64))
+    seen = script.looked_at("p", np.zeros((64, 64)), error, np.full((64, 64), 0.6745))
+    assert seen.coverage == pytest.approx(0.5, abs=0.03)
+    assert seen.correlation == 0
+
+
 def test_speed_is_compared_in_one_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

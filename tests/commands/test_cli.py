@@ -62,6 +62,23 @@ def test_denoise_can_be_lenient_with_what_is_no_grey_image(
     assert run(capsys, "denoise", "in", "out", "--model", model, "--lenient")[0] == 3
 
 
+def test_denoise_writes_maps_of_its_uncertainty(
+    source: Path, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("denoise", "in", "out", "--uncertainty", "maps")
+    assert run(capsys, *words) == (0, "3 image(s) denoised into out\n", "")  # the released weights are calibrated
+    assert digests(tmp_path / "maps").keys() == {f"{name}.tif" for name in digests(source)}
+    for name in digests(source):
+        half_width = pixels(tmp_path / "maps" / f"{name}.tif")
+        assert half_width.dtype == np.float32
+        assert 1 < half_width.mean() < 40  # grey levels, the noise having 20
+    assert run(capsys, *words)[1] == "0 image(s) denoised into out, 3 were done already\n"
+    error, hint = failure(capsys, 1, "denoise", "in", "other", "--uncertainty", "maps2", "--model", model)
+    assert "no calibration of their uncertainty" in error
+    assert "calibrate_uncertainty.py" in hint
+    assert "lies inside the input" in failure(capsys, 2, "denoise", "in", "other", "--uncertainty", "in/maps")[0]
+
+
 def test_denoise_goes_on_and_tells_programs_so(source: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (source / "broken.png").write_bytes(b"no image")
     assert run(capsys, "denoise", "in", "out", "--model", model)[0] == 3
