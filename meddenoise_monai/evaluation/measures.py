@@ -31,7 +31,7 @@ from ..physics import (
     structure_in_residual,
 )
 from .conditions import Condition
-from .methods import Denoise
+from .methods import Blind, Denoise
 
 __all__ = ["MEASURES", "REVISION", "as_image"]
 
@@ -41,6 +41,7 @@ Image = NDArray[np.float32]
 Values = dict[str, Any]
 
 FLOOR = 2 / 255  # patches of an output with less structure than that, root mean square, have none to be invented
+ASKED = 0.9  # of the pixels, within the half-width of the uncertainty
 CELL = 64  # pixels around each inserted signal
 DPRIME = 3.0  # of an ideal observer of an inserted signal in white noise of the condition's level and nothing else
 FATE = ("kept_contrast", "removed", "invented", "true_positive_rate")
@@ -152,6 +153,14 @@ def annotated(
     return {"clean": lesion_contrast(clean, places), "result": lesion_contrast(result, places)}
 
 
+def coverage(denoise: Blind, clean: Image, noisy: Image | None, condition: Condition, seed: int) -> Values:
+    """The share of pixels whose error is within the half-width that was to hold `ASKED` of them, and its mean."""
+    before = condition.draw(clean, seed) if noisy is None else noisy
+    result, half_width = denoise.denoiser.with_uncertainty(before, coverage=ASKED)
+    within = np.abs(result.astype(np.float64) - clean) <= half_width
+    return {"coverage": float(within.mean()), "half_width": float(half_width.mean(dtype=np.float64))}
+
+
 def tuning(denoise: Denoise, name: str, pairs: Sequence[tuple[Image, Image]], grid: str) -> Values:
     """The parameters of the baseline `name` with the best mean PSNR on pairs (clean, noisy); `grid` says what is tried.
 
@@ -167,7 +176,7 @@ def tuning(denoise: Denoise, name: str, pairs: Sequence[tuple[Image, Image]], gr
 
 
 MEASURES: dict[str, Callable[..., Values]] = {
-    measure.__name__: measure for measure in (fidelity, repeats, uniform, edge, signals, annotated, tuning)
+    measure.__name__: measure for measure in (fidelity, repeats, uniform, edge, signals, annotated, coverage, tuning)
 }
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ..baselines import available_baselines, make_baseline
 from ..baselines.grids import family_of
-from ..errors import UsageError, nearest
+from ..errors import InputError, UsageError, nearest
 from ..inference import Denoiser, load_denoiser, released_weights
 
-__all__ = ["NOISY", "OURS", "Denoise", "Method", "load", "read_methods"]
+__all__ = ["NOISY", "OURS", "Blind", "Denoise", "Method", "load", "read_methods"]
 
 NOISY, OURS = "noisy", "dae"
 Image: TypeAlias = NDArray[np.float32]
@@ -43,6 +43,8 @@ class Method:
         Of the weights.
     size
         Number of a network's weights; None otherwise.
+    calibration
+        Of a network's uncertainty: hex digits; empty where there is none.
     """
 
     name: str
@@ -51,12 +53,13 @@ class Method:
     weights: str = ""
     fingerprint: str = ""
     size: int | None = None
+    calibration: str = ""
 
     @property
     def identity(self) -> str:
         """Hex digits that change with whatever changes the method's results; not with its name or its file's place."""
         versions = family_of(self.name).versions if self.kind == "baseline" else {}
-        what = [self.kind, self.fingerprint or self.name, dict(self.parameters), versions]
+        what = [self.kind, self.fingerprint or self.name, dict(self.parameters), versions, self.calibration]
         return hashlib.sha256(json.dumps(what if self.kind != "input" else [self.kind]).encode()).hexdigest()[:16]
 
     @property
@@ -106,7 +109,8 @@ def read_methods(names: str | Sequence[str] | None = None, model: str | None = N
             weights = Path(files[name] or released_weights()).resolve()
             denoiser = _network(str(weights))
             size = sum(weight.numel() for weight in denoiser.network.parameters())
-            chosen.append(Method(name, "network", {}, str(weights), denoiser.fingerprint, size))
+            calibration = _calibration(denoiser)
+            chosen.append(Method(name, "network", {}, str(weights), denoiser.fingerprint, size, calibration))
         elif name != NOISY:
             chosen.append(Method(name, "baseline", dict(make_baseline(name).parameters)))
     return sorted(chosen, key=lambda method: method.name == OURS)
@@ -118,8 +122,24 @@ def load(method: Method) -> Denoise:
         return lambda noisy, sigma: noisy
     if method.kind == "baseline":
         return make_baseline(method.name, **method.parameters)
-    denoiser = _network(method.weights)
-    return lambda noisy, sigma: denoiser(noisy)
+    return Blind(_network(method.weights))
+
+
+@dataclass(frozen=True)
+class Blind:
+    """A network as a method: whatever is known of the noise, it is not told."""
+
+    denoiser: Denoiser
+
+    def __call__(self, noisy: Image, sigma: float) -> Image:
+        return self.denoiser(noisy)
+
+
+def _calibration(denoiser: Denoiser) -> str:
+    try:
+        return hashlib.sha256(repr(denoiser.calibration).encode()).hexdigest()[:16]
+    except InputError:  # it has none, or one that was made for other weights
+        return ""
 
 
 @functools.lru_cache(maxsize=8)

@@ -148,6 +148,8 @@ def plan_tasks(plan: Plan) -> list[Task]:
                 seed=plan.seed,
                 keep=keep,
             )
+            if calibrated := tuple(method for method in methods if method.calibration):
+                add("coverage", calibrated, about, clean=scene.clean, noisy=noisy, condition=condition, seed=plan.seed)
             if id(scene) in repeated and plan.realisations > 1 and len(scene.acquired) != 1:
                 parts = tuple(_middle(image, REPEATED_SIDE) for image in scene.acquired)
                 clean = _middle(scene.clean, REPEATED_SIDE)
@@ -165,7 +167,7 @@ def plan_tasks(plan: Plan) -> list[Task]:
     return sorted(tasks, key=lambda task: _COST[task.measure], reverse=True)
 
 
-_COST = {"signals": 6, "edge": 5, "uniform": 4, "repeats": 3, "fidelity": 2, "annotated": 1}
+_COST = {"signals": 6, "edge": 5, "uniform": 4, "repeats": 3, "fidelity": 2, "annotated": 1, "coverage": 0}
 
 
 def _phantom_tasks(plan: Plan, condition: Condition) -> list[Task]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..observers import Scores, compare_methods, describe_scores, held_out_scores
 from .conditions import Condition
-from .measures import FATE, FREQUENCIES
+from .measures import ASKED, FATE, FREQUENCIES
 from .methods import Method
 from .statistics import mean_entry, verdict_entries
 from .study import Outcome
@@ -60,7 +60,8 @@ def summarise_study(outcomes: Sequence[Outcome], methods: Sequence[Method], ours
     -------
     dict
         ``methods``: the means over all images and conditions; ``conditions``: the same by data set and noise, with
-        verdicts, bias and variance, and the noise power spectrum; ``phantoms``, ``observers``, ``lesions``.
+        verdicts, bias and variance, and the noise power spectrum; ``phantoms``, ``observers``, ``uncertainty``,
+        ``lesions``.
     """
     names = [method.name for method in methods]
     of = _Grouped(outcomes)
@@ -72,6 +73,9 @@ def summarise_study(outcomes: Sequence[Outcome], methods: Sequence[Method], ours
         "phantoms": [_phantoms(of, condition, names) for condition in of.phantom_conditions()],
         "observers": [
             entry for data, condition in of.observed() for entry in _observers(of, data, condition, names, ours, seed)
+        ],
+        "uncertainty": [
+            entry for data, condition in of.groups("coverage") for entry in _coverage(of, data, condition, seed)
         ],
         "lesions": [_lesions(of, data, condition, names, ours, seed) for data, condition in of.annotated()],
     }
@@ -325,6 +329,23 @@ def _lesions(of: _Grouped, data: str, condition: Condition, names: Sequence[str]
         "kept": {name: mean_entry([kept[name] for _, kept in rows], whose, seed) for name in names},
         "ours": ours,
     }
+
+
+def _coverage(of: _Grouped, data: str, condition: Condition, seed: int) -> list[Content]:
+    chosen = of.of("coverage", data=data, condition=condition)
+    whose = [outcome.about["scene"].patient for outcome in chosen]
+    return [
+        {
+            "data": data,
+            "noise": condition.noise,
+            "level": condition.level,
+            "method": method,
+            "asked": ASKED,
+            "coverage": mean_entry([outcome.values[method]["coverage"] for outcome in chosen], whose, seed),
+            "width": mean_entry([outcome.values[method]["half_width"] for outcome in chosen], whose, seed),
+        }
+        for method in chosen[0].values
+    ]
 
 
 FAINT = 4 / 255  # below, the contrast of an annotated region is that of its texture
