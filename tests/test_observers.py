@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import integrate, ndimage, optimize, stats
 
+from meddenoise_monai import phantoms
 from meddenoise_monai.errors import InputError, MeddenoiseError, UsageError
 from meddenoise_monai.observers import (
     Scores,
@@ -24,7 +25,6 @@ from meddenoise_monai.observers import (
     delong_variance,
     describe_scores,
     difference_of_gaussians,
-    disc,
     dprime,
     evaluate_observer,
     group_folds,
@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 SHAPE = (24, 24)
 SIGMA = 0.2
 CHANNELS = laguerre_gauss(SHAPE, 8, 5)
-SIGNAL = disc(SHAPE, 3, 0.06)
+SIGNAL = phantoms.disc(SHAPE, 6, 0.06, 0)[0]
 BLURS = pytest.mark.parametrize("blur", [0.0, 1.2], ids=["white", "filtered"])
 
 
@@ -475,20 +475,6 @@ def test_paired_intervals_cover_as_often_as_they_say() -> None:
 # Signals
 
 
-@pytest.mark.parametrize("radius", [0.3, 1.0, 2.5, 7.3])
-@pytest.mark.parametrize("centre", [None, (10.0, 12.0), (10.27, 12.61)])
-def test_disc_has_its_area_wherever_it_lies(radius: float, centre: tuple[float, float] | None) -> None:
-    picture = disc((25, 24), radius, -0.4, centre)
-    assert picture.sum() == pytest.approx(-0.4 * np.pi * radius**2, rel=2e-3)
-    row, column = centre or (12, 11.5)
-    fine = (np.arange(25 * 20) + 0.5) / 20 - 0.5
-    inside = (fine[:, None] - row) ** 2 + (fine[: 24 * 20] - column) ** 2 <= radius**2
-    assert picture == pytest.approx(-0.4 * inside.reshape(25, 20, 24, 20).mean(axis=(1, 3)), abs=0.01)
-    distance = np.hypot(np.arange(25)[:, None] - row, np.arange(24) - column)
-    assert (picture[distance < radius - 0.71] == -0.4).all()
-    assert (picture[distance > radius + 0.71] == 0).all()
-
-
 def test_a_dot_is_a_gaussian_averaged_over_pixels() -> None:
     picture = microcalcifications((41, 43), 1, 6, 1.1, 0.5, seed=3)
     assert picture.sum() == pytest.approx(0.5 * 2 * np.pi * 1.21)
@@ -529,7 +515,8 @@ def test_a_cluster_has_its_dots_and_its_contrast() -> None:
 
 
 def test_contrast_of_a_disc_is_its_own_and_blur_takes_it_away() -> None:
-    image = 0.3 + disc((60, 50), 6, 0.2, (20, 18)) + disc((60, 50), 4, -0.1, (45, 33))
+    bright, dark = (phantoms.disc((60, 50), d, 1, 0, centre)[0] for d, centre in ((12, (20, 18)), (8, (45, 33))))
+    image = 0.3 + 0.2 * bright - 0.1 * dark
     positions = [(20.0, 18.0, 5.0), (45.0, 33.0, 3.0)]
     before = lesion_contrast(image, positions)
     assert before == pytest.approx([0.2, -0.1])
@@ -606,9 +593,9 @@ GOOD = np.array([1.0, 2.0, 3.0])
         (lambda: hotelling_dprime(SIGNAL, CHANNELS, 0), InputError, "channel 0"),
         (lambda: hotelling_dprime(np.ones((16, 16)), difference_of_gaussians((16, 16), "dense"), 1), InputError, "10"),
         (lambda: hotelling_dprime(SIGNAL, CHANNELS, 1, math.nan), UsageError, "internal noise"),
-        (lambda: disc(SHAPE, 13, 0.1), UsageError, "at most 12"),
-        (lambda: disc(SHAPE, 3, 1.5), UsageError, "contrast"),
-        (lambda: disc(SHAPE, 0, 0.5), UsageError, "radius 0"),
+        (lambda: microcalcifications(SHAPE, 3, 13, 1, 0.1, 0), UsageError, "at most 12"),
+        (lambda: microcalcifications(SHAPE, 3, 3, 1, 1.5, 0), UsageError, "contrast"),
+        (lambda: microcalcifications(SHAPE, 3, 0, 1, 0.5, 0), UsageError, "radius 0"),
         (lambda: microcalcifications(SHAPE, 0, 5, 1, 0.5, 0), UsageError, "dots"),
         (lambda: microcalcifications(SHAPE, 3, 5, 0, 0.5, 0), UsageError, "dots"),
         (lambda: lesion_contrast(np.ones(5), [(1, 1, 1)]), InputError, "shape"),

@@ -5,8 +5,8 @@ Here the task itself is scored: a lesion of known shape and place is or is not t
 linear observer, which sees the image through a few channels, has to tell which (Myers and Barrett, JOSA A 4, 1987;
 Barrett and Myers, *Foundations of image science*, 2004, chapters 13 and 14).
 
-Whole path: make pairs with `disc` or `microcalcifications`, denoise both, and give them to `evaluate_observer`, with
-channels from `laguerre_gauss` or `difference_of_gaussians`. Two methods are compared by `compare_methods`, on the
+Whole path: make pairs with `phantoms.disc` or `microcalcifications`, denoise both, and give them to
+`evaluate_observer`, with channels from `laguerre_gauss` or `difference_of_gaussians`. Two methods are compared by `compare_methods`, on the
 `held_out_scores` of each. `hotelling_dprime` is what theory says of noise whose spectrum is known. Positions are in
 pixels and count from the middle of the first pixel; images are on the [0, 1] scale; all arithmetic is in float64.
 """
@@ -25,7 +25,7 @@ from .merit import (
     describe_scores,
     dprime,
 )
-from .signals import disc, lesion_contrast, microcalcifications
+from .signals import lesion_contrast, microcalcifications
 
 __all__ = [
     "Comparison",
@@ -40,7 +40,6 @@ __all__ = [
     "delong_variance",
     "describe_scores",
     "difference_of_gaussians",
-    "disc",
     "dprime",
     "evaluate_observer",
     "group_folds",

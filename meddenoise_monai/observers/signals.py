@@ -12,44 +12,7 @@ from scipy.special import ndtr
 from ..errors import InputError, UsageError
 from .inputs import Array, centre_of, checked, steps_from
 
-__all__ = ["disc", "lesion_contrast", "microcalcifications"]
-
-_SUBROWS = 32  # the area of a disc in a pixel is exact along the row, and a sum of so many strips across it
-
-
-def disc(shape: tuple[int, int], radius: float, contrast: float, centre: tuple[float, float] | None = None) -> Array:
-    """A disc to add to an image: `contrast` within, 0 without, and on the rim as much as of the pixel is covered.
-
-    Parameters
-    ----------
-    shape
-        (H, W) of the image.
-    radius
-        Pixels.
-    contrast
-        In [-1, 1], a fraction of the image's scale; negative is darker.
-    centre
-        (row, column), pixels; None is the middle of the image.
-
-    Returns
-    -------
-    NDArray[np.float64]
-        (H, W); its sum is ``contrast pi radius²`` to a part in a thousand, wherever the centre lies in a pixel.
-
-    Raises
-    ------
-    UsageError
-        If the disc does not lie within the image, or a parameter is out of bounds.
-    """
-    rows, columns = steps_from(shape, centre)
-    _check_signal(shape, centre, radius, contrast)
-    strips = rows[:, None] + (np.arange(_SUBROWS) + 0.5) / _SUBROWS - 0.5
-    half = np.sqrt(np.maximum(radius**2 - strips**2, 0))
-    covered = np.zeros(shape)
-    for row in np.flatnonzero(half.any(axis=1)):
-        reach = half[row][:, None]
-        covered[row] = (np.clip(columns + 0.5, -reach, reach) - np.clip(columns - 0.5, -reach, reach)).mean(axis=0)
-    return contrast * covered
+__all__ = ["lesion_contrast", "microcalcifications"]
 
 
 def microcalcifications(
