@@ -17,16 +17,7 @@ from . import __version__
 from .dicom import Derivation, check_derivable, check_transfer_syntax, is_derived_here, silence
 from .envelope import examine, label_map
 from .errors import InputError, UnsuitableError, UsageError
-from .images import (
-    DICOM_SUFFIXES,
-    IMAGE_SUFFIXES,
-    ImageData,
-    find_images,
-    image_suffix,
-    is_dicom,
-    load_itk,
-    read_image,
-)
+from .images import DICOM_SUFFIXES, IMAGE_SUFFIXES, ImageData, find_images, image_suffix, is_dicom, load_itk, read_image
 from .inference import Denoiser, load_denoiser
 from .manifest import Manifest
 from .noise import PoissonGaussianStabiliser
@@ -210,7 +201,7 @@ def denoise_files(
     manifest = Manifest(output, job, source) if source.is_dir() else None
     to_do = _still_to_do(targets, source, manifest, overwrite, pictures)
     if manifest is not None and manifest.cut_off:
-        for half in {half for target in targets.values() for half in target.parent.glob(f"{TEMPORARY}*")}:
+        for half in {path for target in targets.values() for path in target.parent.glob(f"{TEMPORARY}*")}:
             half.unlink(missing_ok=True)
 
     warnings = Warnings()

@@ -371,7 +371,7 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return Denoiser(network, device=where, correlated=correlated)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UsageError(f"cannot use the device {device!r}", "take cpu, or cuda where there is one") from error
 
 
