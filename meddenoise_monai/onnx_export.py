@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from typing import Any
 
 import torch
 
@@ -48,11 +49,21 @@ def export_onnx(weights: str | os.PathLike[str], target: str | os.PathLike[str])
         warnings.simplefilter("ignore")  # of torch.export about itself
         noise.setLevel(logging.ERROR)
         try:
-            torch.onnx.export(
-                network, (torch.rand(_EXAMPLE),), temporary, input_names=["image"], output_names=["pred"],
-                dynamic_shapes=(shapes,), dynamo=True, external_data=False, verbose=False,
+            program = torch.onnx.export(
+                network, (torch.rand(_EXAMPLE),), input_names=["image"], output_names=["pred"],
+                dynamic_shapes=(shapes,), dynamo=True, verbose=False,
             )  # fmt: skip
+            temporary.write_bytes(_without_traces(program).SerializeToString(deterministic=True))
         except ImportError as error:
             raise UsageError(f"cannot write ONNX: {error}", "pip install -c constraints.txt -e '.[onnx]'") from error
         finally:
             noise.setLevel(level)
+
+
+def _without_traces(program: Any) -> Any:
+    """The model without what PyTorch notes on its origin: lines of code, with the paths of this machine."""
+    model = program.model_proto
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    return model
