@@ -109,9 +109,7 @@ def export_bundle(output: str | os.PathLike[str], *, onnx: bool = False, overwri
             folder, archive, version, tuple(names), sum((new / name).stat().st_size for name in names),
             hashlib.sha256((scratch / archive.name).read_bytes()).hexdigest(),
         )  # fmt: skip
-        if folder.exists():
-            folder.rename(scratch / "replaced")
-        new.rename(folder)
+        _put(new, folder, scratch / "replaced")
         (scratch / archive.name).replace(archive)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -135,7 +133,14 @@ def _sources(root: Path, bundle: Path) -> dict[str, Path]:
     found = [bundle / "LICENSE", *(bundle / name for name in _MODELS)]
     found += [*(bundle / "configs").glob("*.json"), bundle / "configs" / "logging.conf", *(bundle / "docs").iterdir()]
     sources = {path.relative_to(bundle).as_posix(): path for path in found if path.is_file() and path.name[0] != "."}
-    code = {path.relative_to(root).as_posix(): path for path in (root / __package__).rglob("*.py")}
+    package = root / __package__
+    code = {
+        path.relative_to(root).as_posix(): path
+        for path in package.rglob("*")
+        if path.is_file()
+        and path.suffix not in (".pyc", ".pt")  # a wheel has weights there
+        and not any(part == "__pycache__" or part[0] == "." for part in path.relative_to(package).parts)
+    }
     for name in _REQUIRED:
         if name not in sources:
             raise InputError(f"the bundle lacks {name}", f"restore {bundle / name}")
@@ -186,6 +191,18 @@ def _check_place(folder: Path, archive: Path, overwrite: bool) -> None:
         is_known = name.parts[0] in exported or name.as_posix() in (*_MODELS, _ONNX) or "__pycache__" in name.parts
         if path.is_file() and not is_known:  # results of a training are not thrown away
             raise InputError(f"{path} was not exported, and would be lost", "move it away")
+
+
+def _put(new: Path, place: Path, replaced: Path) -> None:
+    """Rename a folder to its place; what is there goes to `replaced`, and comes back if that fails."""
+    if place.exists():
+        place.rename(replaced)
+    try:
+        new.rename(place)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(place)
+        raise
 
 
 def _check_sizes(folder: Path, names: list[str]) -> None:

@@ -55,7 +55,8 @@ def export_onnx(weights: str | os.PathLike[str], target: str | os.PathLike[str])
             )  # fmt: skip
             temporary.write_bytes(_without_traces(program).SerializeToString(deterministic=True))
         except ImportError as error:
-            raise UsageError(f"cannot write ONNX: {error}", "pip install -c constraints.txt -e '.[onnx]'") from error
+            hint = "python -m pip install onnx onnxscript; in a clone: -c constraints.txt -e '.[onnx]'"
+            raise UsageError(f"cannot write ONNX: {error}", hint) from error
         finally:
             noise.setLevel(level)
 

@@ -101,6 +101,8 @@ def test_the_commands_of_its_readme(bundle: Path, packages: Path, tmp_path: Path
         assert after.ImageType[0] == "DERIVED"
         assert after.StudyInstanceUID == before.StudyInstanceUID
         assert after.pixel_array.shape == before.pixel_array.shape
+    again = python(packages, bundle, "-m", "meddenoise_monai.cli", "denoise", str(source), str(tmp_path / "again"))
+    assert again == f"2 image(s) denoised into {tmp_path / 'again'}\n"
     assert [path.name for path in bundle.parent.iterdir()] == [BUNDLE_NAME]
 
 
