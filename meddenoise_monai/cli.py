@@ -354,6 +354,33 @@ def prepare(
     fail_in_part(len(summary.skipped))
 
 
+def export(output: str, *, onnx: bool = False, overwrite: bool = False) -> None:
+    """Write the self-contained bundle for MONAI's model zoo and for Hugging Face: a folder and a zip file.
+
+    usage: meddenoise export OUTPUT [flags]
+
+    OUTPUT/medical_image_denoising_dae holds configurations, released weights, documents, licence and this package's
+    code. It trains, evaluates and denoises where this package is not installed; its docs/README.md says how. The zip
+    file holds the same; the same sources give the same bytes. What trainings wrote is left out. An export fails where
+    metadata.json, its changelog, CHANGELOG.md and the package name different versions, or a file is larger than 25 MB.
+
+    arguments:
+      OUTPUT        a folder, made when missing
+
+    flags:
+      --onnx            add models/model.onnx: batches of images of any size from 16 pixels on; needs the packages of
+                        the extra "onnx"
+      --overwrite       replace the files of an earlier export; but nothing that a training left there
+
+    examples:
+      meddenoise export zoo/
+      meddenoise export zoo/ --onnx --overwrite
+    """
+    from .exporting import export_bundle
+
+    say(str(export_bundle(output, onnx=onnx, overwrite=overwrite)))
+
+
 def version() -> None:
     """Print the version.
 
@@ -379,7 +406,7 @@ def _score_table(rows: Sequence[Mapping[str, Any]], means: Mapping[str, float]) 
     return "\n".join(lines)
 
 
-_VERBS: dict[str, Verb] = {verb.__name__: verb for verb in (denoise, corrupt, score, compare, prepare, version)}
+_VERBS: dict[str, Verb] = {verb.__name__: verb for verb in (denoise, corrupt, score, compare, prepare, export, version)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -175,9 +175,15 @@ def _cohen_dz(means: NDArray[np.float64]) -> float | None:
 
 
 @overload
-def holm(p_values: Mapping[Key, float]) -> dict[Key, float]: ...
+def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
+    """By name."""
+
+
 @overload
-def holm(p_values: Sequence[float]) -> list[float]: ...
+def holm(p_values: Sequence[float]) -> list[float]:
+    """In order."""
+
+
 def holm(p_values: Mapping[Key, float] | Sequence[float]) -> dict[Key, float] | list[float]:
     """P-values adjusted for a family of tests (Holm, *Scandinavian Journal of Statistics* 6, 1979).
 

@@ -235,7 +235,7 @@ def denoise_files(
     manifest = Manifest(output, job, source) if source.is_dir() else None
     to_do = _still_to_do(targets, source, manifest, overwrite, (pictures, maps))
     if manifest is not None and manifest.cut_off:
-        for half in {half for target in targets.values() for half in target.parent.glob(f"{TEMPORARY}*")}:
+        for half in {path for target in targets.values() for path in target.parent.glob(f"{TEMPORARY}*")}:
             half.unlink(missing_ok=True)
 
     warnings = Warnings()

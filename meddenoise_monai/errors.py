@@ -59,7 +59,7 @@ class UsageError(MeddenoiseError):
     exit_code = 2
 
 
-class PartialFailure(MeddenoiseError):
+class PartialFailure(MeddenoiseError):  # noqa: N818  # the model zoo would call every one an Error
     """Some files failed and the rest are written (exit code 3)."""
 
     exit_code = 3

@@ -15,15 +15,7 @@ from scipy import fft, signal, sparse
 
 from .errors import InputError, UsageError, nearest
 
-__all__ = [
-    "Hallucinations",
-    "RingCorrelation",
-    "Threshold",
-    "Window",
-    "half_bit",
-    "hallucinations",
-    "ring_correlation",
-]
+__all__ = ["Hallucinations", "RingCorrelation", "Threshold", "Window", "half_bit", "hallucinations", "ring_correlation"]
 
 Window: TypeAlias = Literal["hann", "tukey", "boxcar"]
 Threshold: TypeAlias = Literal["half-bit", "1/7"]
@@ -269,11 +261,7 @@ class _Rings:
 
 
 def _rings(shape: tuple[int, ...], window: Window | str) -> _Rings:
-    kinds: dict[str, str | tuple[str, float]] = {
-        "hann": "hann",
-        "tukey": ("tukey", _TUKEY_TAPER),
-        "boxcar": "boxcar",
-    }
+    kinds: dict[str, str | tuple[str, float]] = {"hann": "hann", "tukey": ("tukey", _TUKEY_TAPER), "boxcar": "boxcar"}
     if window not in kinds:
         raise UsageError(f"there is no window {window!r}", nearest(str(window), kinds))
     tapers = [np.asarray(signal.get_window(kinds[window], side), np.float64) for side in shape]

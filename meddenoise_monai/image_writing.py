@@ -21,15 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .images import (
-    ITK_SUFFIXES,
-    NIFTI_SUFFIXES,
-    TIFF_SUFFIXES,
-    grey_maximum,
-    image_suffix,
-    nifti_model,
-    open_itk,
-)
+from .images import ITK_SUFFIXES, NIFTI_SUFFIXES, TIFF_SUFFIXES, grey_maximum, image_suffix, nifti_model, open_itk
 from .slices import itk_slice_axis, nifti_slice_axis, volume_of
 from .whole_files import replace_whole
 
@@ -46,10 +38,7 @@ _BY_PILLOW = (2, 3, 4, 5, 6, 7)
 
 
 def write_image(
-    path: str | os.PathLike[str],
-    array: NDArray[Any],
-    like: str | os.PathLike[str] | None = None,
-    stored: bool = False,
+    path: str | os.PathLike[str], array: NDArray[Any], like: str | os.PathLike[str] | None = None, stored: bool = False
 ) -> Path:
     """Write (H, W) or (D, H, W) values, in the format that the path's suffix names, whole or not at all.
 

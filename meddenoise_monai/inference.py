@@ -490,18 +490,24 @@ def load_denoiser(path: str | os.PathLike[str] | None = None, device: str | None
     """
     path = Path(path) if path is not None else released_weights()
     partner = path.with_name(f"{path.stem}_correlated{path.suffix}")
-    network = _default_network(path)
+    network = load_network(path)
     calibration = path.with_name(f"{path.stem}_uncertainty.json")
-    correlated = _default_network(partner) if partner.is_file() else None
+    correlated = load_network(partner) if partner.is_file() else None
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return Denoiser(network, device=where, correlated=correlated, calibration=calibration)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UsageError(f"cannot use the device {device!r}", "take cpu, or cuda where there is one") from error
 
 
-def _default_network(path: Path) -> ResidualDenoisingAutoencoder:
-    """The default network of the width and depth that its weights have."""
+def load_network(path: str | os.PathLike[str]) -> ResidualDenoisingAutoencoder:
+    """The default network of the width and depth that its weights have.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds weights of another network.
+    """
     state = load_weights(path)
     try:
         network = ResidualDenoisingAutoencoder.from_state_dict(state)

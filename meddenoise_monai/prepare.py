@@ -203,9 +203,11 @@ def prepare(
             missing=len(missing),
             fingerprint=data_fingerprint({"image": str(item.path)} for item in usable),
             archive_sha256=digest,
-            licence=COLLECTIONS[kind].licence
-            if kind in COLLECTIONS
-            else "Not stated: the terms under which you hold these images apply.",
+            licence=(
+                COLLECTIONS[kind].licence
+                if kind in COLLECTIONS
+                else "Not stated: the terms under which you hold these images apply."
+            ),
         )
         counts = {"images": summary.images, "patients": summary.patients}
         content = {

@@ -32,9 +32,11 @@ _log = logging.getLogger(__name__)
 class Stateful(Protocol):
     """Anything whose state a checkpoint keeps."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """The state, in types that `torch.save` knows."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Take over what `state_dict` gave."""
 
 
 def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:

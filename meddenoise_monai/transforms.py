@@ -55,8 +55,7 @@ class ReadImaged(MapTransform):
         if "label" in item and item["label"].shape != item["image"].shape:
             noisy, clean = item["image"].shape[1:], item["label"].shape[1:]
             raise InputError(
-                f"{item['source']}: noisy {noisy} and clean {clean} differ in shape",
-                "a pair must show the same pixels",
+                f"{item['source']}: noisy {noisy} and clean {clean} differ in shape", "a pair must show the same pixels"
             )
         return item
 

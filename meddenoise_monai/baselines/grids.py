@@ -115,9 +115,7 @@ def _version(package: str) -> str:
 # 128x128 takes 17 seconds of one core, most of them for NL-means.
 FAMILIES: dict[str, Family] = {
     "median": Family(
-        filters.median,
-        {"size": _Declared(3, (3, 5, 7, 9, 11, 15, 19), _whole(1, odd=True), least=3)},
-        ("scipy",),
+        filters.median, {"size": _Declared(3, (3, 5, 7, 9, 11, 15, 19), _whole(1, odd=True), least=3)}, ("scipy",)
     ),
     "gaussian": Family(
         filters.gaussian,
@@ -158,11 +156,7 @@ FAMILIES: dict[str, Family] = {
         },
         ("scikit-image",),
     ),
-    "bm3d": Family(
-        filters.bm3d,
-        {"factor": _Declared(1.0, (0.9, 1.0, 1.1, 1.2, 1.3), _positive)},
-        ("bm3d", "bm4d"),
-    ),
+    "bm3d": Family(filters.bm3d, {"factor": _Declared(1.0, (0.9, 1.0, 1.1, 1.2, 1.3), _positive)}, ("bm3d", "bm4d")),
 }
 
 

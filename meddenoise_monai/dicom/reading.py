@@ -127,12 +127,7 @@ def read_dicom(path: str | os.PathLike[str]) -> DicomImage:
         frames = len(stored) if stored.ndim == 3 else 1
         slopes, intercepts = np.array(list(_rescales(dataset, frames)), np.float64).T
     return DicomImage(
-        dataset,
-        stored,
-        slopes,
-        intercepts,
-        _padding_range(dataset),
-        dataset.PhotometricInterpretation == "MONOCHROME1",
+        dataset, stored, slopes, intercepts, _padding_range(dataset), dataset.PhotometricInterpretation == "MONOCHROME1"
     )
 
 
@@ -146,7 +141,7 @@ def _decoded(dataset: FileDataset) -> NDArray[Any]:
     """
     try:
         stored: NDArray[Any] = dataset.pixel_array
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:  # NotImplementedError, too
         if not dataset.file_meta.TransferSyntaxUID.is_compressed:
             raise
         name = dataset.file_meta.TransferSyntaxUID.name.split(" (")[0]

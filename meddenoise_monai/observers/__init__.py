@@ -6,9 +6,10 @@ linear observer, which sees the image through a few channels, has to tell which 
 Barrett and Myers, *Foundations of image science*, 2004, chapters 13 and 14).
 
 Whole path: make pairs with `phantoms.disc` or `microcalcifications`, denoise both, and give them to
-`evaluate_observer`, with channels from `laguerre_gauss` or `difference_of_gaussians`. Two methods are compared by `compare_methods`, on the
-`held_out_scores` of each. `hotelling_dprime` is what theory says of noise whose spectrum is known. Positions are in
-pixels and count from the middle of the first pixel; images are on the [0, 1] scale; all arithmetic is in float64.
+`evaluate_observer`, with channels from `laguerre_gauss` or `difference_of_gaussians`. Two methods are compared by
+`compare_methods`, on the `held_out_scores` of each. `hotelling_dprime` is what theory says of noise whose spectrum is
+known. Positions are in pixels and count from the middle of the first pixel; images are on the [0, 1] scale; all
+arithmetic is in float64.
 """
 
 from .channels import channel_outputs, difference_of_gaussians, laguerre_gauss

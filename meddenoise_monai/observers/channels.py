@@ -23,10 +23,7 @@ class _DifferenceOfGaussians(NamedTuple):
     q: float
 
 
-_DOG = {
-    "sparse": _DifferenceOfGaussians(3, 0.015, 2.0, 2.0),
-    "dense": _DifferenceOfGaussians(10, 0.005, 1.4, 1.67),
-}
+_DOG = {"sparse": _DifferenceOfGaussians(3, 0.015, 2.0, 2.0), "dense": _DifferenceOfGaussians(10, 0.005, 1.4, 1.67)}
 
 
 def laguerre_gauss(

@@ -58,7 +58,8 @@ class Run(abc.ABC):
         """Apply `action` to the store that takes this kind of record."""
 
     @abc.abstractmethod
-    def _end(self, status: Status) -> None: ...
+    def _end(self, status: Status) -> None:
+        """Tell the store that the run has ended, and how."""
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record hyper-parameters.
