@@ -78,8 +78,7 @@ class ServedDenoiser:
                 given = {name: row[name] for name in columns if not _is_missing(row.get(name))}
                 if len(given) != 1:
                     raise UsageError(
-                        f"row {number} of the request holds {' and '.join(given) or 'neither image nor dicom'}",
-                        _FORM,
+                        f"row {number} of the request holds {' and '.join(given) or 'neither image nor dicom'}", _FORM
                     )
                 with self._lock:
                     columns["image"].append(

@@ -7,17 +7,7 @@
 
 from __future__ import annotations
 
-from .table import (
-    METRICS,
-    Case,
-    Score,
-    as_columns,
-    as_markdown,
-    evaluate,
-    intervals,
-    summarise,
-    write_scores,
-)
+from .table import METRICS, Case, Score, as_columns, as_markdown, evaluate, intervals, summarise, write_scores
 
 __all__ = [
     "METRICS",
