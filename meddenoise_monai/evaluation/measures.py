@@ -53,7 +53,8 @@ PHANTOM_SIDE, PHANTOM_DIAMETER, PHANTOM_BACKGROUND = 128, 71.3, 0.4
 def fidelity(
     denoise: Denoise, clean: Image, noisy: Image | None, condition: Condition, seed: int, keep: bool = False
 ) -> Values:
-    """How like the result is to the clean image, what was removed, and what was invented; `keep` adds the picture."""
+    """How like the result is to the clean image, what was removed, and what was invented; `keep` adds the picture, and
+    the map of what the reference lacks (`Hallucinations.index`)."""
     before = condition.draw(clean, seed) if noisy is None else noisy
     sigma = _sigma(before, clean)
     started = time.perf_counter()
@@ -63,12 +64,14 @@ def fidelity(
     large = min(clean.shape) >= MS_SSIM_SIDE
     found["ms_ssim"] = ms_ssim(clean, result, data_range=1.0) if large else None
     found |= _removed(before - result, clean)
-    found["hallucination_rate"] = hallucinations(result, clean, floor=FLOOR).rate()
+    invented = hallucinations(result, clean, floor=FLOOR)
+    found["hallucination_rate"] = invented.rate()
     found["agreement_cutoff"] = ring_correlation(result, clean).cutoff()
     found["sigma"] = sigma
     found["seconds_per_megapixel"] = seconds / clean.size * 1e6
     if keep:
         found["picture"] = _as_text(result)
+        found["hallucination_map"] = invented.index.round(4)
     return found
 
 

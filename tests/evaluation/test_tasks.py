@@ -112,4 +112,7 @@ def test_answers_are_plain(tmp_path: Path) -> None:
     json.dumps(result, allow_nan=False)
     shown = measures.as_image(result["noisy"]["picture"], SCENES[0].shape)
     np.testing.assert_allclose(shown, CONDITION.draw(SCENES[0], 0), atol=1e-3)
+    found = np.array(result["noisy"]["hallucination_map"])
+    assert found.shape == (2, 2)  # patches of 32, every 16 pixels and at the end
+    assert (found > 0.5).mean() == result["noisy"]["hallucination_rate"]
     assert 1 <= workers_here() <= 8
