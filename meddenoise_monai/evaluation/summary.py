@@ -7,6 +7,7 @@ to the last digit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -164,6 +165,9 @@ def _condition(of: _Grouped, data: str, condition: Condition, names: Sequence[st
             {"other": v.other, "metric": v.metric, **asdict(v.difference), "adjusted_p": v.adjusted_p, "word": v.word}
             for v in found
         ],
+        "hallucination_differences": _paired(
+            {name: [v["hallucination_rate"] for v in by_method[name]] for name in names}, patients, ours, False, seed
+        ),
         "repeats": {
             "scenes": len(repeated),
             "methods": {name: _repeated([o.values[name] for o in repeated]) for name in names} if repeated else {},
@@ -215,14 +219,18 @@ def _phantoms(of: _Grouped, condition: Condition, names: Sequence[str]) -> Conte
         "edges": [
             {
                 "contrast": outcome.about["contrast"],
-                "methods": {
-                    name: {key: outcome.values[name][key] for key in ("recovery", "cnr", "f50", "mtf")}
-                    for name in names
-                },
+                "methods": {name: _edge(outcome.values[name]) for name in names},
             }
             for outcome in edges
         ],
     }
+
+
+def _edge(values: Mapping[str, Any]) -> Content:
+    found = {key: values[key] for key in ("recovery", "cnr", "f50", "mtf")}
+    if found["f50"] is not None and math.isnan(found["f50"]):  # the MTF nowhere falls to a half; JSON knows no NaN
+        found["f50"] = None
+    return found
 
 
 def _observers(
@@ -252,6 +260,30 @@ def _observers(
         name: {part: _mean([each[part] for each in values], whose, seed) for part in FATE}
         for name, values in fates.items()
     }
+    found[0]["fate_differences"] = {
+        part: _paired({name: [v[part] for v in fates[name]] for name in names}, whose, ours, better, seed)
+        for part, better in FATE_BETTER.items()
+    }
+    return found
+
+
+FATE_BETTER = {"kept_contrast": True, "removed": False, "invented": False, "true_positive_rate": True}
+
+
+def _paired(
+    values: Mapping[str, Sequence[float | None]], whose: Sequence[Hashable], ours: str, higher: bool, seed: int
+) -> Content:
+    """Ours less each other method, on the same images; its word goes by the interval alone."""
+    found: Content = {}
+    for name, theirs in values.items():
+        pairs = zip(values[ours], theirs, whose, strict=True)
+        known = [(mine - other, who) for mine, other, who in pairs if mine is not None and other is not None]
+        if name == ours or not known:
+            continue
+        differences, patients = [difference for difference, _ in known], [who for _, who in known]
+        interval = bootstrap_interval(differences, patients, seed=seed)
+        gained = interval if higher or interval is None else (-interval[1], -interval[0])
+        found[name] = {"difference": float(np.mean(differences)), "ci95": interval, "word": _word(gained)}
     return found
 
 
@@ -333,6 +365,7 @@ def _lesions(of: _Grouped, data: str, condition: Condition, names: Sequence[str]
         "kinds": _counts(scene.annotations[0].kind for scene, _ in rows),
         "kept": {name: _mean([kept[name] for _, kept in rows], whose, seed) for name in names},
         "ours": ours,
+        "differences": _paired({name: [kept[name] for _, kept in rows] for name in names}, whose, ours, True, seed),
     }
 
 

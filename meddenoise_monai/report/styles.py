@@ -1,0 +1,83 @@
+"""How figures look: one colour, marker and line for a method in all of them, and the bytes of a figure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.methods import NOISY
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Style", "as_png", "new_figure", "styles"]
+
+WIDTH = 7.2  # inches: the text of an A4 page
+_SIZE = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5, "axes.spines.top": False,
+         "axes.spines.right": False, "svg.hashsalt": "report"}  # fmt: skip
+
+# Okabe and Ito's colours, which the colour-blind tell apart; markers and lines part them in grey.
+_LOOKS = (
+    ("#d55e00", "o", "-"),
+    ("#0072b2", "s", "--"),
+    ("#009e73", "^", "-."),
+    ("#cc79a7", "D", (0, (3, 1, 1, 1, 1, 1))),
+    ("#e69f00", "v", (0, (5, 1))),
+    ("#56b4e9", "P", (0, (1, 1))),
+    ("#000000", "X", (0, (4, 2, 1, 2))),
+    ("#806000", "<", (0, (2, 2))),
+    ("#7f3fbf", ">", (0, (6, 2, 2, 2))),
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """A method's colour, marker and line, as matplotlib takes them."""
+
+    color: str
+    marker: str
+    linestyle: Any
+    linewidth: float = 1.2
+    zorder: float = 2
+
+
+def styles(methods: Sequence[str], ours: str) -> dict[str, Style]:
+    """Ours in vermilion, the noisy input in grey, the others in the order of the tables."""
+    found = {ours: Style(*_LOOKS[0], linewidth=2.0, zorder=4)}
+    others = [name for name in methods if name not in (ours, NOISY)]
+    for place, name in enumerate(others):
+        found[name] = Style(*_LOOKS[1 + place % (len(_LOOKS) - 1)])
+    if NOISY in methods and ours != NOISY:
+        found[NOISY] = Style("#777777", "x", ":", zorder=1)
+    return {name: found[name] for name in methods}
+
+
+def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
+    """A figure without pyplot, which would keep it, and its axes (rows, columns); `height` of a row in inches."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_SIZE):
+        figure = Figure(figsize=(WIDTH, 0.45 + height * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        for axis in axes.flat:
+            axis.grid(alpha=0.3, linewidth=0.6)
+            axis.set_axisbelow(True)
+    return figure, axes
+
+
+def as_png(figure: Figure, dpi: int = 150) -> bytes:
+    """The bytes of a figure: the same for the same figure, of few colours, so small."""
+    import matplotlib
+    from PIL import Image
+
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    with matplotlib.rc_context(_SIZE):
+        figure.savefig(drawn, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+    picture = Image.open(drawn).convert("RGB").quantize(96, dither=Image.Dither.NONE)
+    picture.save(packed, "png", optimize=True, dpi=(dpi, dpi))
+    return packed.getvalue()
