@@ -62,9 +62,7 @@ def _counted(findings: Sequence[Finding]) -> str:
 
 
 def _by_measure(findings: Sequence[Finding]) -> list[list[Finding]]:
-    return [
-        part for key in MEASURES if (part := [each for each in findings if each.measure == key])
-    ]
+    return [part for key in MEASURES if (part := [each for each in findings if each.measure == key])]
 
 
 def _sentence(findings: Sequence[Finding]) -> str:

@@ -9,6 +9,7 @@ from .findings import Content
 from .lesion_figures import contrast_kept, observers
 from .physics_figures import contrast, noise_power, transfer
 from .quality_figures import bias_and_variance, by_level
+from .styles import look
 
 __all__ = ["KINDS", "make_figures"]
 
@@ -21,4 +22,5 @@ def make_figures(results: Content) -> list[Drawn]:
     makers: tuple[Callable[[Content], Iterator[Drawn]], ...] = (
         by_level, bias_and_variance, noise_power, contrast_kept, observers, transfer, contrast,
     )  # fmt: skip
-    return [figure for make in makers for figure in make(results)]
+    with look():
+        return [figure for make in makers for figure in make(results)]

@@ -47,9 +47,9 @@ MEASURES: dict[str, Measure] = {
     "auc": Measure("detection of inserted lesions by a model observer, AUC", True, 3),
     "invented": Measure("spots like the disc invented in an image", False, 1),
     "hallucination_rate": Measure("share of patches with invented structure", False, 2, " %", 100),
-    "recovery": Measure("contrast recovered of the phantom's disc", True, 1, " %", 100, False),
-    "f50": Measure("sharpness of the phantom's edge, f50", True, 3, " cycles/pixel", 1, False),
-    "cnr": Measure("contrast-to-noise ratio of the phantom's disc", True, 1),
+    "recovery": Measure("contrast recovered of the phantom’s disc", True, 0, " %", 100, False),
+    "f50": Measure("sharpness of the phantom’s edge, f50", True, 2, " cycles/pixel", 1, False),
+    "cnr": Measure("contrast-to-noise ratio of the phantom’s disc", True, 1),
     "psnr": Measure("PSNR", True, 2, " dB"),
     "ssim": Measure("SSIM", True, 4),
     "ms_ssim": Measure("MS-SSIM", True, 4),
@@ -123,9 +123,7 @@ def _observers(results: Content) -> Iterator[Finding]:
         for other, found in entry["differences"].items():
             mine, theirs = entry["methods"][ours], entry["methods"][other]
             if mine is not None and theirs is not None:
-                yield Finding(
-                    "auc", where, other, mine["auc"], theirs["auc"], _pair(found["auc_ci95"]), found["word"]
-                )
+                yield Finding("auc", where, other, mine["auc"], theirs["auc"], _pair(found["auc_ci95"]), found["word"])
         for part in ("kept_contrast", "removed", "true_positive_rate", "invented") if "fate" in entry else ():
             means = {name: fate[part]["mean"] for name, fate in entry["fate"].items() if fate[part] is not None}
             yield from _paired(part, place, means, ours, entry.get("fate_differences", {}).get(part, {}))

@@ -35,9 +35,9 @@ def observers(results: Content) -> Iterator[Drawn]:
             axes[1, column].axvline(0, color="black", linewidth=0.8, linestyle=":")
             axes[0, column].set_title(f"{SIGNALS[entry['signal']]}\n{CHANNELS[entry['channels']]}")
         caption = (
-            f"{place}: how well a linear model observer finds lesions put into the images: area under the ROC curve and "
-            "d′ with 95 % intervals; further right is better, the dotted line is guessing. Two kinds of lesion, each "
-            "seen through two sets of channels."
+            f"{place}: how well a linear model observer finds lesions put into the images: area under the ROC curve "
+            "and d′ with 95 % intervals; further right is better, the dotted line is guessing. Two kinds of lesion, "
+            "each seen through two sets of channels."
         )
         alt = f"Detection of inserted lesions by method, {place}; the numbers are in the tables."
         topic = "How well a model observer finds lesions"

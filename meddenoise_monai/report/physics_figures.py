@@ -81,10 +81,10 @@ def transfer(results: Content) -> Iterator[Drawn]:
         for axis in axes[-1]:
             axis.set_xlabel("frequency [cycles/pixel]")
         caption = (
-            f"{condition_title({'noise': noise, 'level': 0}, data=False)}: task transfer functions of a disc's edge on a "
-            "uniform background. 1 is an edge as sharp as it was; where a curve crosses 0.5 is f50; above 1 the edge is "
-            "made sharper than it was, or noise was left on it. A denoiser is not linear, so each contrast has its own "
-            "curve; a missing one is an edge that was lost."
+            f"{condition_title({'noise': noise, 'level': 0}, data=False)}: task transfer functions of a disc's edge on "
+            "a uniform background. 1 is an edge as sharp as it was; where a curve crosses 0.5 is f50; above 1 the edge "
+            "is made sharper than it was, or noise was left on it. A denoiser is not linear, so each contrast has its "
+            "own curve; a missing one is an edge that was lost."
         )
         alt = "Transfer functions by frequency, contrast and noise level; f50 is in the tables."
         yield finish(figure, axes, slug("transfer", noise), "Contrast and sharpness of a phantom", caption, alt)
@@ -117,8 +117,8 @@ def contrast(results: Content) -> Iterator[Drawn]:
             axes[0, column].set_title(f"noise {entry['level']:g}/255")
             axes[-1, column].set_xlabel("contrast of the disc [1/255]")
         caption = (
-            f"{condition_title({'noise': noise, 'level': 0}, data=False)}: sharpness (f50), contrast recovered (100 % is "
-            "right) and contrast-to-noise ratio (logarithmic) of a phantom's disc by its contrast."
+            f"{condition_title({'noise': noise, 'level': 0}, data=False)}: sharpness (f50), contrast recovered (100 % "
+            "is right) and contrast-to-noise ratio (logarithmic) of a phantom's disc by its contrast."
         )
         alt = "Sharpness, contrast recovery and contrast-to-noise ratio by contrast; the numbers are in the tables."
         yield finish(figure, axes, slug("contrast", noise), "Contrast and sharpness of a phantom", caption, alt)

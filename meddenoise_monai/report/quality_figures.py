@@ -60,9 +60,9 @@ def _quality(results: Content, data: str, noise: str, entries: list[Content]) ->
             levels_axis(axis, levels)
             axis.set_xlabel("noise level [1/255]")
     caption = (
-        f"{_title(data, entries)}: likeness to the clean image by noise level. Above: the mean gain over the noisy image. "
-        f"Below: {ours} less each other method on the same images, with 95 % intervals over patients; above zero, {ours} "
-        "is nearer to the clean image."
+        f"{_title(data, entries)}: likeness to the clean image by noise level. Above: the mean gain over the noisy "
+        f"image. Below: {ours} less each other method on the same images, with 95 % intervals over patients; above "
+        f"zero, {ours} is nearer to the clean image."
     )
     alt = f"Gains in PSNR and SSIM by noise level for {len(names)} methods on {data}; the numbers are in the tables."
     return finish(figure, axes, slug("quality", data, noise), "How like the clean image", caption, alt)

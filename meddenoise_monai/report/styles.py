@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,11 @@ from ..evaluation.methods import NOISY
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Style", "as_png", "new_figure", "styles"]
+__all__ = ["Style", "as_png", "look", "new_figure", "styles"]
 
 WIDTH = 7.2  # inches: the text of an A4 page
-_SIZE = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5, "axes.spines.top": False,
-         "axes.spines.right": False, "svg.hashsalt": "report"}  # fmt: skip
+_SETTINGS = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5, "axes.spines.top": False,
+             "axes.spines.right": False}  # fmt: skip
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers and lines part them in grey.
 _LOOKS = (
@@ -56,28 +57,33 @@ def styles(methods: Sequence[str], ours: str) -> dict[str, Style]:
 
 def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
     """A figure without pyplot, which would keep it, and its axes (rows, columns); `height` of a row in inches."""
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_SIZE):
-        figure = Figure(figsize=(WIDTH, 0.45 + height * rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False, **options)
-        for axis in axes.flat:
-            axis.grid(alpha=0.3, linewidth=0.6)
-            axis.set_axisbelow(True)
+    figure = Figure(figsize=(WIDTH, 0.45 + height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3, linewidth=0.6)
+        axis.set_axisbelow(True)
     return figure, axes
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """All figures are drawn within this, whatever settings of matplotlib the user has."""
+    from matplotlib import style
+
+    with style.context(["default", _SETTINGS]):
+        yield
 
 
 def as_png(figure: Figure, dpi: int = 150) -> bytes:
     """The bytes of a figure: the same for the same figure, of few colours, so small."""
-    import matplotlib
     from PIL import Image
 
     drawn, packed = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context(_SIZE):
-        figure.savefig(drawn, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+    figure.savefig(drawn, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
     picture = Image.open(drawn).convert("RGB").quantize(96, dither=Image.Dither.NONE)
     picture.save(packed, "png", optimize=True, dpi=(dpi, dpi))
     return packed.getvalue()

@@ -37,8 +37,8 @@ class Table:
 def make_tables(results: Content) -> list[Table]:
     """All tables of ``results.json``, topic by topic."""
     makers: tuple[Callable[[Content], Iterator[Table]], ...] = (
-        _methods, _tuned, _fidelity, _verdicts, _removed, _split, _annotated, _inserted, _observed, _observed_differences,
-        _phantoms, _fields, _uncertainty,
+        _methods, _tuned, _fidelity, _verdicts, _removed, _split, _annotated, _inserted, _observed,
+        _observed_differences, _phantoms, _fields, _uncertainty,
     )  # fmt: skip
     return [table for make in makers for table in make(results)]
 
@@ -68,7 +68,9 @@ def behind_table(results: Content) -> Table | None:
     """Every single place where ours is behind, shown or not; None if there is none."""
     ours = results["conditions"][0]["ours"]
     behind = [each for each in find(results) if each.behind or each.word == "worse"]
-    rows = [("Measure", "Where", "Other method", f"{ours}", "Other", "Difference [95 % interval]", "Verdict")]
+    rows: list[tuple[str, ...]] = [
+        ("Measure", "Where", "Other method", f"{ours}", "Other", "Difference [95 % interval]", "Verdict")
+    ]
     rows += [_behind_row(each) for each in behind]
     caption = (
         f"Every place where {ours} is behind. “Worse” is a shown difference; “untested” values were measured once on "
@@ -107,7 +109,9 @@ def _methods(results: Content) -> Iterator[Table]:
 
 
 def _tuned(results: Content) -> Iterator[Table]:
-    rows = [("For", "Baseline", "Parameters", "PSNR [dB]", "PSNR of the defaults [dB]", "At the edge of what was tried")]
+    rows = [
+        ("For", "Baseline", "Parameters", "PSNR [dB]", "PSNR of the defaults [dB]", "At the edge of what was tried")
+    ]
     for where, found in results["protocol"].get("tuned", {}).items():
         for name, entry in found.items():
             values = ", ".join(f"{key} {_short(value)}" for key, value in entry["parameters"].items())
@@ -180,7 +184,9 @@ def _split(results: Content) -> Iterator[Table]:
     for entry in results["conditions"]:
         if not entry["repeats"]["methods"]:
             continue
-        rows = [("Method", "Mean squared error", "Bias²", "Variance", "Mean frequency of the noise left [cycles/pixel]")]
+        rows = [
+            ("Method", "Mean squared error", "Bias²", "Variance", "Mean frequency of the noise left [cycles/pixel]")
+        ]
         for method, found in entry["repeats"]["methods"].items():
             parts = (number(GREY**2 * found[part], 1) for part in ("mse", "bias2", "variance"))
             rows.append((method, *parts, number(found["noise_power"]["mean_frequency"], 3)))
