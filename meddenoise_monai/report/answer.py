@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from .findings import MEASURES, Content, Finding, find
-from .naming import joined, number
+from .findings import MEASURES, UNIFORM, Content, Finding, find
+from .naming import joined, method_title, number
 
-__all__ = ["Answer", "answer"]
+__all__ = ["Answer", "Point", "answer"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measure of the answer: its name and what is to be said."""
+
+    measure: str
+    words: str
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Sentences, plain text.
+    """Plain text.
 
     Attributes
     ----------
     headline
         Whether ours is worse anywhere.
     worse
-        Where, with numbers; empty where it is not.
+        Titles (shown, measured without a test, not shown) and what stands below each; empty where ours is nowhere
+        behind.
     better, undecided
         Where it is shown to be better, and where no difference is shown.
     """
 
     headline: str
-    worse: tuple[str, ...]
-    better: tuple[str, ...]
-    undecided: tuple[str, ...]
+    worse: tuple[tuple[str, tuple[Point, ...]], ...]
+    better: tuple[Point, ...]
+    undecided: tuple[Point, ...]
 
 
 def answer(results: Content) -> Answer:
@@ -39,77 +47,94 @@ def answer(results: Content) -> Answer:
     shown = [each for each in findings if each.word == "worse"]
     untested = [each for each in findings if each.word == "untested" and each.behind]
     leaning = [each for each in findings if each.word == "no difference shown" and each.behind]
+    kind = results["protocol"]["methods"].get(ours, {}).get("kind", "network")
+    subject = f"{ours} ({method_title(ours, kind)})"
+    of_all = f"of {len({each.measure for each in findings})} measures"
     if shown:
-        headline = f"{ours} is worse than at least one other method by {_counted(shown)}."
+        headline = f"{subject} is worse than at least one other method by {_counted(shown)} {of_all}."
     elif untested:
         headline = (
-            f"{ours} is behind at least one other method by {_counted(untested)}, of which no test was made; by no "
-            "tested measure is it shown to be worse."
+            f"By no tested measure is {subject} shown to be worse than another method; by {_counted(untested)} "
+            f"{of_all}, without a test, it is behind one."
         )
     else:
-        headline = f"By no measure is {ours} shown to be worse than another method."
-    worse = [
-        *(f"Shown: {_sentence(part)}." for part in _by_measure(shown)),
-        *(f"Measured once, without a test: {_sentence(part)}." for part in _by_measure(untested)),
-        *(f"On average behind, but not shown to be: {_sentence(part)}." for part in _by_measure(leaning)),
-    ]
-    return Answer(headline, tuple(worse), tuple(_better(findings, ours)), tuple(_undecided(findings)))
+        headline = f"By none {of_all} is {subject} shown to be worse than another method."
+    titles = (
+        ("Worse", shown),
+        ("Behind on the phantom, where no test is made", [each for each in untested if each.measure != "coverage"]),
+        ("Behind, without a test", [each for each in untested if each.measure == "coverage"]),
+        ("Behind on average, without that being shown", leaning),
+    )
+    return Answer(
+        headline,
+        tuple((title, tuple(_behind(part))) for title, part in titles if part),
+        tuple(_better(findings)),
+        tuple(_undecided(findings)),
+    )
 
 
 def _counted(findings: Sequence[Finding]) -> str:
-    count = len({each.measure for each in findings})
-    return "one measure" if count == 1 else f"{count} measures"
+    return str(len({each.measure for each in findings}))
 
 
-def _by_measure(findings: Sequence[Finding]) -> list[list[Finding]]:
-    return [part for key in MEASURES if (part := [each for each in findings if each.measure == key])]
+def _by_measure(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding]]]:
+    for key in MEASURES:
+        if part := [each for each in findings if each.measure == key]:
+            yield key, part
 
 
-def _sentence(findings: Sequence[Finding]) -> str:
-    """The widest gap to each other method, and where it is."""
-    measure = findings[0].measure
+def _behind(findings: Sequence[Finding]) -> Iterator[Point]:
+    """Of each measure the widest gaps, in images and in uniform fields, where faint things are lost most easily."""
+    for measure, part in _by_measure(findings):
+        inside = [[each for each in part if each.where.startswith(UNIFORM) == uniform] for uniform in (False, True)]
+        words = "; ".join(_gaps(measure, each) for each in inside if each)
+        count = len({each.where for each in part})
+        shown = sum(1 for each in inside if each)
+        yield Point(
+            MEASURES[measure].phrase, words + (f"; the widest gaps of {count} settings" if count > shown else "")
+        )
+
+
+def _gaps(measure: str, findings: Sequence[Finding]) -> str:
     widest: dict[str, Finding] = {}
     for each in sorted(findings, key=lambda each: each.gain):
         widest.setdefault(each.other, each)
-    places = {each.where for each in widest.values()}
-    gaps = [
-        f"{_value(measure, each.ours)} against {_value(measure, each.theirs)} "
-        f"{f'of {each.other}' if each.other else 'asked for'}{'' if len(places) == 1 else f' ({each.where})'}"
-        for each in widest.values()
-    ]
-    words = f"{MEASURES[measure].phrase}, {joined(gaps)}"
-    if len(places) == 1:
-        words += f" ({next(iter(places))})"
-    everywhere = len({each.where for each in findings})
-    return words if everywhere == 1 else f"{words}; the widest gaps of {everywhere} settings"
+    places: dict[tuple[str, float], list[Finding]] = {}
+    for each in widest.values():
+        places.setdefault((each.where, each.ours), []).append(each)
+    return "; ".join(
+        f"{_value(measure, mine)} against {joined(_theirs(each) for each in part)} ({where})"
+        for (where, mine), part in places.items()
+    )
 
 
-def _better(findings: Sequence[Finding], ours: str) -> list[str]:
-    sentences = []
-    for part in _by_measure([each for each in findings if each.word == "better"]):
-        measure = part[0].measure
+def _theirs(each: Finding) -> str:
+    return f"{_value(each.measure, each.theirs)} {f'of {each.other}' if each.other else 'asked for'}"
+
+
+def _better(findings: Sequence[Finding]) -> Iterator[Point]:
+    for measure, part in _by_measure([each for each in findings if each.word == "better"]):
         others = list(dict.fromkeys(each.other for each in part if each.other))
-        places = len({each.where for each in part})
-        asked = len({each.where for each in findings if each.measure == measure})
         gains = sorted(abs(each.ours - each.theirs) for each in part)
-        low, high = (_value(measure, gain) for gain in (gains[0], gains[-1]))
-        by = low if low == high else f"{low.removesuffix(MEASURES[measure].unit)} to {high}"
+        unit = MEASURES[measure].unit
+        low, high = (_value(measure, gain).removesuffix(unit) for gain in (gains[0], gains[-1]))
+        by = f"{low if low == high else f'{low} to {high}'}{' percentage points' if unit == ' %' else unit}"
         than = f"than {joined(others)}" if others else "than asked for"
-        sentences.append(
-            f"{MEASURES[measure].phrase}: better {than}, by {by}, in {places} of {asked} "
-            f"{'setting' if asked == 1 else 'settings'}."
-        )
-    return sentences
+        yield Point(MEASURES[measure].phrase, f"{than}, by {by}, {_settings(part, findings)}")
 
 
-def _undecided(findings: Sequence[Finding]) -> list[str]:
-    sentences = []
-    for part in _by_measure([each for each in findings if each.word == "no difference shown"]):
+def _undecided(findings: Sequence[Finding]) -> Iterator[Point]:
+    for measure, part in _by_measure([each for each in findings if each.word == "no difference shown"]):
         others = list(dict.fromkeys(each.other for each in part if each.other))
-        sentences.append(f"{MEASURES[part[0].measure].phrase}: {joined(others) if others else 'what was asked for'}.")
-    return sentences
+        against = f"against {joined(others) if others else 'what was asked for'}"
+        yield Point(MEASURES[measure].phrase, f"{against}, {_settings(part, findings)}")
 
 
-def _value(measure: str, value: Any) -> str:
+def _settings(part: Sequence[Finding], findings: Sequence[Finding]) -> str:
+    asked = len({each.where for each in findings if each.measure == part[0].measure})
+    return f"in {len({each.where for each in part})} of {asked} setting{'' if asked == 1 else 's'}"
+
+
+def _value(measure: str, value: float) -> str:
     shown = MEASURES[measure]
     return number(shown.factor * value, shown.digits) + shown.unit

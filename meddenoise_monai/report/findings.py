@@ -9,9 +9,11 @@ from typing import Any
 from ..evaluation.methods import NOISY
 from .naming import CHANNELS, SIGNALS, condition_title
 
-__all__ = ["MEASURES", "Finding", "Measure", "find"]
+__all__ = ["MEASURES", "UNIFORM", "Finding", "Measure", "find"]
 
 Content = Mapping[str, Any]
+
+UNIFORM = "uniform field"  # what the summary calls the data of signals that are not in images
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,20 @@ class Measure:
 
 # What matters most to a reader of images stands first.
 MEASURES: dict[str, Measure] = {
-    "lesions": Measure("contrast kept of annotated lesions", True, 1, " %", 100, False),
-    "kept_contrast": Measure("contrast kept of inserted discs", True, 1, " %", 100, False),
-    "removed": Measure("share of inserted discs lost", False, 1, " %", 100, False),
-    "true_positive_rate": Measure("share of inserted discs found", True, 1, " %", 100),
-    "auc": Measure("detection of inserted lesions by a model observer, AUC", True, 3),
-    "invented": Measure("spots like the disc invented in an image", False, 1),
-    "hallucination_rate": Measure("share of patches with invented structure", False, 2, " %", 100),
-    "recovery": Measure("contrast recovered of the phantom’s disc", True, 0, " %", 100, False),
-    "f50": Measure("sharpness of the phantom’s edge, f50", True, 2, " cycles/pixel", 1, False),
-    "cnr": Measure("contrast-to-noise ratio of the phantom’s disc", True, 1),
+    "lesions": Measure("Contrast kept of annotated lesions", True, 1, " %", 100, False),
+    "kept_contrast": Measure("Contrast kept of inserted discs", True, 1, " %", 100, False),
+    "removed": Measure("Share of inserted discs lost", False, 1, " %", 100, False),
+    "true_positive_rate": Measure("Share of inserted discs found", True, 1, " %", 100),
+    "auc": Measure("How well a model observer finds inserted lesions (AUC)", True, 3),
+    "invented": Measure("Spots like the disc invented in an image", False, 1),
+    "hallucination_rate": Measure("Share of patches with invented structure", False, 2, " %", 100),
+    "recovery": Measure("Contrast recovered of the phantom’s disc", True, 0, " %", 100, False),
+    "f50": Measure("Sharpness of the phantom’s edge, f50", True, 2, " cycles/pixel", 1, False),
+    "cnr": Measure("Contrast-to-noise ratio of the phantom’s disc", True, 1),
     "psnr": Measure("PSNR", True, 2, " dB"),
     "ssim": Measure("SSIM", True, 4),
     "ms_ssim": Measure("MS-SSIM", True, 4),
-    "coverage": Measure("share of true values inside the stated uncertainty", True, 1, " %", 100),
+    "coverage": Measure("Share of true values inside the stated uncertainty", True, 1, " %", 100),
 }
 
 

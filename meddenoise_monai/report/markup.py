@@ -45,18 +45,29 @@ def table(content: Table, number: int, ours: str) -> str:
     ]
     for first, *cells in rows:
         marked = ' class="ours"' if first == ours else ""
-        written = "".join(
-            f'<td class="{cell}">{text(cell)}</td>' if cell in _VERDICTS else f"<td>{text(cell)}</td>" for cell in cells
-        )
+        written = "".join(map(_cell, cells))
         lines.append(f'<tr{marked}><th scope="row">{text(first)}</th>{written}</tr>')
     return "\n".join([*lines, "</tbody>", "</table>", "</div>"])
+
+
+def _cell(cell: str) -> str:
+    if cell in _VERDICTS:
+        return f'<td class="{cell}">{cell}</td>'
+    # A line may break before an interval, but neither in it nor in the value.
+    value, bracket, interval = cell.partition(" [")
+    if bracket and cell[:1] in "+−0123456789":
+        inside, _, after = interval.partition("]")
+        kept = text(f"[{inside}]{after.partition(';')[0]}").replace(" ", "&nbsp;")
+        more = after.partition(";")[2]
+        return f"<td>{text(value)} <span>{kept}</span>{f'<br>{text(more.strip())}' if more else ''}</td>"
+    return f"<td>{text(cell)}</td>"
 
 
 def figure(drawn: Drawn, number: int) -> str:
     """A figure inside the page."""
     address = "data:image/png;base64," + base64.b64encode(drawn.png).decode()
     return (
-        f'<figure><img src="{address}" alt="{text(drawn.alt)}">\n'
+        f'<figure><div class="plot"><img src="{address}" alt="{text(drawn.alt)}"></div>\n'
         f"<figcaption><b>Figure {number}.</b> {text(drawn.caption)}</figcaption></figure>"
     )
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 
-from .answer import Answer, answer
+from .answer import Answer, Point, answer
 from .drawing import Drawn
 from .findings import Content
 from .limits import limits
@@ -15,13 +15,16 @@ from .markup import figure, items, panel, paragraph, table, text
 from .panels import Panel
 from .protocol import command, data_sentences, fingerprints, protocol_sections, question, title
 from .references import REFERENCES
-from .tables import behind_table, make_tables
+from .tables import behind_tables, make_tables
 
 __all__ = ["make_page"]
 
 # What a reader of images wants to know first. Figures stand before the tables they show.
 _TOPICS = {
-    "Where it is behind": "",
+    "Where it is behind": (
+        "“Worse” is a difference that is shown. “Untested” values were measured once, without an interval of the "
+        "difference. The rest is behind on average, by no more than this comparison leaves uncertain."
+    ),
     "Lesions that the data sets mark": "Does a lesion that is known to be there keep its contrast?",
     "Lesions put into the images": "What becomes of a faint round lesion that is put into the image before the noise?",
     "How well a model observer finds lesions": "Can a calculated observer still tell where a lesion is?",
@@ -98,16 +101,24 @@ def _digest(content: str) -> str:
 
 
 def _answer(found: Answer, ours: str) -> str:
-    worse = " ".join(text(sentence) for sentence in found.worse)
+    worse = " ".join(f"<b>{text(title)}:</b> {_points(points)}." for title, points in found.worse)
     parts = [f'<p class="answer"><strong>{text(found.headline)}</strong> {worse}</p>']
     if found.better:
-        parts.append(f'<p class="more"><strong>Shown to be better.</strong></p>\n{items(found.better)}')
+        parts.append('<p class="more"><strong>Better</strong>, and shown to be:</p>\n' + _listed(found.better))
     else:
         parts.append(paragraph(f"By no measure is {ours} shown to be better than another method.", kind="more"))
     if found.undecided:
-        said = "No difference shown. That is not “equal”: this comparison cannot tell."
-        parts.append(f'<p class="more"><strong>{said}</strong></p>\n{items(found.undecided)}')
+        said = "<strong>No difference shown</strong>, which is not “equal”: this comparison cannot tell."
+        parts.append(f'<p class="more">{said}</p>\n{_listed(found.undecided)}')
     return "\n".join(parts)
+
+
+def _points(points: Sequence[Point]) -> str:
+    return "; ".join(f"<em>{text(point.measure)}</em>, {text(point.words)}" for point in points)
+
+
+def _listed(points: Sequence[Point]) -> str:
+    return "<ul>\n" + "\n".join(f"<li><em>{text(p.measure)}</em>: {text(p.words)}.</li>" for p in points) + "\n</ul>"
 
 
 def _kinds(results: Content) -> str:
@@ -116,8 +127,7 @@ def _kinds(results: Content) -> str:
 
 
 def _results(results: Content, figures: Sequence[Drawn], ours: str) -> str:
-    behind = behind_table(results)
-    tables = [*([behind] if behind is not None else []), *make_tables(results)]
+    tables = [*behind_tables(results), *make_tables(results)]
     counted_figures = counted_tables = 0
     parts = []
     for topic, asked in _TOPICS.items():
@@ -127,7 +137,7 @@ def _results(results: Content, figures: Sequence[Drawn], ours: str) -> str:
             continue
         parts.append(f"<h3>{text(topic)}</h3>")
         if asked:
-            parts.append(paragraph(asked))
+            parts.append(paragraph(asked, kind="asked"))
         for drawn in shown:
             counted_figures += 1
             parts.append(figure(drawn, counted_figures))

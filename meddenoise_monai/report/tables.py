@@ -10,7 +10,7 @@ from ..evaluation.methods import NOISY
 from .findings import MEASURES, Content, Finding, find
 from .naming import CHANNELS, SIGNALS, condition_title, method_title, number, percent, with_interval
 
-__all__ = ["Table", "as_markdown", "behind_table", "make_tables", "markdown_table"]
+__all__ = ["Table", "as_markdown", "behind_tables", "make_tables", "markdown_table"]
 
 GREY = 255  # grey levels of the [0, 1] scale
 
@@ -64,20 +64,17 @@ def markdown_table(rows: tuple[tuple[str, ...], ...]) -> str:
     return "\n".join(lines)
 
 
-def behind_table(results: Content) -> Table | None:
-    """Every single place where ours is behind, shown or not; None if there is none."""
+def behind_tables(results: Content) -> Iterator[Table]:
+    """Every single place where ours is behind, shown or not: a table for each measure."""
     ours = results["conditions"][0]["ours"]
     behind = [each for each in find(results) if each.behind or each.word == "worse"]
-    rows: list[tuple[str, ...]] = [
-        ("Measure", "Where", "Other method", f"{ours}", "Other", "Difference [95 % interval]", "Verdict")
-    ]
-    rows += [_behind_row(each) for each in behind]
-    caption = (
-        f"Every place where {ours} is behind. “Worse” is a shown difference; “untested” values were measured once on "
-        "the phantom, without an interval; the rest is behind on average, but the difference is within the "
-        "uncertainty of this comparison."
-    )
-    return Table("Where it is behind", caption, tuple(rows)) if behind else None
+    for measure in dict.fromkeys(each.measure for each in behind):
+        head = ("Where", "Other method", ours, "Other", "Difference", "Verdict")
+        rows = [_behind_row(each) for each in behind if each.measure == measure]
+        what = MEASURES[measure]
+        better = "higher" if what.higher else "lower"
+        caption = f"{what.phrase}: every place where {ours} is behind ({better} is better), with 95 % intervals."
+        yield Table("Where it is behind", caption, (head, *rows))
 
 
 def _behind_row(each: Finding) -> tuple[str, ...]:
@@ -87,8 +84,7 @@ def _behind_row(each: Finding) -> tuple[str, ...]:
         return number(shown.factor * value, shown.digits) + shown.unit
 
     difference = with_interval(each.ours - each.theirs, each.interval, shown.digits, True, shown.factor)
-    return (shown.phrase, each.where, each.other or "asked for", written(each.ours), written(each.theirs),
-            difference, each.word)  # fmt: skip
+    return (each.where, each.other or "asked for", written(each.ours), written(each.theirs), difference, each.word)
 
 
 def _methods(results: Content) -> Iterator[Table]:
