@@ -18,6 +18,8 @@ PACKAGES = {
     "storescu": "dcmtk",
     "dcm2niix": "dcm2niix",
     "Orthanc": "orthanc orthanc-dicomweb",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 ALLOWED = "MEDDENOISE_APT"  # continuous integration sets it to 1; nobody's own machine is changed unasked
 

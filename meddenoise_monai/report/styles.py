@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..evaluation.methods import NOISY
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Style", "as_png", "look", "new_figure", "styles"]
 
-WIDTH = 7.2  # inches: the text of an A4 page
+WIDTH, DPI = 7.2, 150  # inches: the text of an A4 page
 _SETTINGS = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5, "axes.spines.top": False,
              "axes.spines.right": False}  # fmt: skip
 
@@ -60,7 +62,7 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, 0.45 + height * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.45 + height * rows), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for axis in axes.flat:
@@ -78,12 +80,13 @@ def look() -> Iterator[None]:
         yield
 
 
-def as_png(figure: Figure, dpi: int = 150) -> bytes:
+def as_png(figure: Figure) -> bytes:
     """The bytes of a figure: the same for the same figure, of few colours, so small."""
     from PIL import Image
 
-    drawn, packed = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
-    picture = Image.open(drawn).convert("RGB").quantize(96, dither=Image.Dither.NONE)
-    picture.save(packed, "png", optimize=True, dpi=(dpi, dpi))
+    canvas = figure.canvas
+    canvas.draw()  # savefig would draw everything twice
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[attr-defined]
+    packed = io.BytesIO()
+    picture.quantize(96, dither=Image.Dither.NONE).save(packed, "png", optimize=True, dpi=(DPI, DPI))
     return packed.getvalue()
