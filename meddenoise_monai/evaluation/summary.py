@@ -302,6 +302,8 @@ def _scores(
     channels = np.eye(outputs["present"].shape[1])[:, None, :]
     both = (groups, groups)
     folds = min(FOLDS, len(set(groups)))
+    if folds < 2:  # one patient alone: an observer would be judged on whom it learned from
+        return None
     try:
         return held_out_scores(images["present"], images["absent"], channels, both, folds, seed=seed), both
     except (InputError, ValueError):  # too few patients or images for an observer to learn from
