@@ -67,7 +67,7 @@ def answer(results: Content) -> Answer:
     )
     return Answer(
         headline,
-        tuple((title, tuple(_behind(part))) for title, part in titles if part),
+        tuple((title, tuple(_behind(part, findings))) for title, part in titles if part),
         tuple(_better(findings)),
         tuple(_undecided(findings)),
     )
@@ -83,33 +83,23 @@ def _by_measure(findings: Sequence[Finding]) -> Iterator[tuple[str, list[Finding
             yield key, part
 
 
-def _behind(findings: Sequence[Finding]) -> Iterator[Point]:
-    """Of each measure the widest gaps, in images and in uniform fields, where faint things are lost most easily."""
-    for measure, part in _by_measure(findings):
+def _behind(behind: Sequence[Finding], findings: Sequence[Finding]) -> Iterator[Point]:
+    """Of each measure: than which methods, how often, and the widest gap in images and in uniform fields."""
+    for measure, part in _by_measure(behind):
         inside = [[each for each in part if each.where.startswith(UNIFORM) == uniform] for uniform in (False, True)]
-        words = "; ".join(_gaps(measure, each) for each in inside if each)
-        count = len({each.where for each in part})
-        shown = sum(1 for each in inside if each)
-        yield Point(
-            MEASURES[measure].phrase, words + (f"; the widest gaps of {count} settings" if count > shown else "")
-        )
+        # Faint things are lost most easily where nothing is around them: that alone would hide what happens in images.
+        gaps = joined(_gap(min(some, key=lambda each: each.gain)) for some in inside if some)
+        others = list(dict.fromkeys(each.other for each in part if each.other))
+        if len(part) == 1:
+            yield Point(MEASURES[measure].phrase, gaps)
+        else:
+            than = f"than {joined(others)}" if others else "than asked for"
+            yield Point(MEASURES[measure].phrase, f"{than}, {_settings(part, findings)}, at worst {gaps}")
 
 
-def _gaps(measure: str, findings: Sequence[Finding]) -> str:
-    widest: dict[str, Finding] = {}
-    for each in sorted(findings, key=lambda each: each.gain):
-        widest.setdefault(each.other, each)
-    places: dict[tuple[str, float], list[Finding]] = {}
-    for each in widest.values():
-        places.setdefault((each.where, each.ours), []).append(each)
-    return "; ".join(
-        f"{_value(measure, mine)} against {joined(_theirs(each) for each in part)} ({where})"
-        for (where, mine), part in places.items()
-    )
-
-
-def _theirs(each: Finding) -> str:
-    return f"{_value(each.measure, each.theirs)} {f'of {each.other}' if each.other else 'asked for'}"
+def _gap(each: Finding) -> str:
+    theirs = f"{_value(each.measure, each.theirs)} {f'of {each.other}' if each.other else 'asked for'}"
+    return f"{_value(each.measure, each.ours)} against {theirs} ({each.where})"
 
 
 def _better(findings: Sequence[Finding]) -> Iterator[Point]:

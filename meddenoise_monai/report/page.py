@@ -102,7 +102,8 @@ def _digest(content: str) -> str:
 
 def _answer(found: Answer, ours: str) -> str:
     worse = " ".join(f"<b>{text(title)}:</b> {_points(points)}." for title, points in found.worse)
-    parts = [f'<p class="answer"><strong>{text(found.headline)}</strong> {worse}</p>']
+    every = " Every place is in the tables of “Where it is behind”." if found.worse else ""
+    parts = [f'<p class="answer"><strong>{text(found.headline)}</strong> {worse}{every}</p>']
     if found.better:
         parts.append('<p class="more"><strong>Better</strong>, and shown to be:</p>\n' + _listed(found.better))
     else:
@@ -114,7 +115,7 @@ def _answer(found: Answer, ours: str) -> str:
 
 
 def _points(points: Sequence[Point]) -> str:
-    return "; ".join(f"<em>{text(point.measure)}</em>, {text(point.words)}" for point in points)
+    return "; ".join(f"<em>{text(point.measure)}</em>: {text(point.words)}" for point in points)
 
 
 def _listed(points: Sequence[Point]) -> str:

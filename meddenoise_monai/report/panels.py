@@ -22,7 +22,7 @@ __all__ = ["CLEAN", "Panel", "Picture", "make_panels"]
 
 CLEAN = "clean"
 _SIDES = (256, 192, 128, 96)  # pixels, at most, of a picture: the middle of larger windows
-_MOST = 2_600_000  # bytes of all pictures: with figures, a page below 6 MB
+_MOST = 3_300_000  # bytes of all pictures: with figures, a page below 6 MB
 _QUANTILES = (0.005, 0.995)
 
 Image = NDArray[np.float32]

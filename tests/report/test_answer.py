@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -68,6 +69,18 @@ def test_worse_lesion_contrast_comes_first_with_its_numbers() -> None:
         "Contrast kept of annotated lesions: 50.0 % against 80.0 % of bm3d (films, Gaussian noise 25/255)"
     )
     assert "PSNR: 29.00 dB against 30.00 dB of bm3d" in words
+
+
+def test_all_that_are_better_are_named_and_the_widest_gap() -> None:
+    results = made_up("worse")
+    first, second = results["conditions"][0], copy.deepcopy(results["conditions"][0])
+    first["methods"]["nlm"] = {**first["methods"]["bm3d"], "psnr": mean(31.0)}
+    first["verdicts"].append({**verdict("psnr", -2.0, "worse"), "other": "nlm"})
+    results["conditions"].append({**second, "level": 50.0})
+    assert worse(results)["Worse"] == (
+        "PSNR: than bm3d and nlm, in 2 of 2 settings, at worst 29.00 dB against 31.00 dB of nlm "
+        "(films, Gaussian noise 25/255)"
+    )
 
 
 def test_behind_without_being_shown_is_said_apart() -> None:

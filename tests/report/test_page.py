@@ -119,7 +119,7 @@ def test_first_paragraph_says_where_it_is_worse(results: dict[str, Any]) -> None
     entry["differences"]["gaussian"] = {"difference": -0.625, "ci95": [-0.7, -0.5], "word": "worse"}
     words = first_paragraph(make_page(results, [], None))
     assert words.startswith(f"{OURS} (median filter) is worse than at least one other method by ")
-    assert "Contrast kept of annotated lesions, 25.0 % against 87.5 % of gaussian" in words
+    assert "Contrast kept of annotated lesions: 25.0 % against 87.5 % of gaussian" in words
 
 
 def test_what_this_run_lacks_is_said(results: dict[str, Any]) -> None:
