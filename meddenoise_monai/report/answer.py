@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .findings import MEASURES, UNIFORM, Content, Finding, find
+from .limits import undecidable, undecidable_words
 from .naming import joined, method_title, number
 
 __all__ = ["Answer", "Point", "answer"]
@@ -32,12 +33,15 @@ class Answer:
         behind.
     better, undecided
         Where it is shown to be better, and where no difference is shown.
+    caveat
+        Where the tests could show nothing, whatever the images.
     """
 
     headline: str
     worse: tuple[tuple[str, tuple[Point, ...]], ...]
     better: tuple[Point, ...]
     undecided: tuple[Point, ...]
+    caveat: str = ""
 
 
 def answer(results: Content) -> Answer:
@@ -65,11 +69,13 @@ def answer(results: Content) -> Answer:
         ("Behind, without a test", [each for each in untested if each.measure == "coverage"]),
         ("Behind on average, without that being shown", leaning),
     )
+    blocked = [entry for entry in results["conditions"] if undecidable(entry)]
     return Answer(
         headline,
         tuple((title, tuple(_behind(part, findings))) for title, part in titles if part),
         tuple(_better(findings)),
         tuple(_undecided(findings)),
+        undecidable_words(blocked) if blocked else "",
     )
 
 

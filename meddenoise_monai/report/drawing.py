@@ -94,6 +94,7 @@ def levels_axis(axis: Any, levels: Sequence[float]) -> None:
     """Noise levels as equally wide steps."""
     axis.set_xticks(range(len(levels)), [f"{level:g}" if level else "as acquired" for level in levels])
     axis.set_xlim(-0.5, len(levels) - 0.5)
+    axis.set_xlabel("noise level [1/255]" if any(levels) else "")
 
 
 def finish(figure: Any, axes: Any, name: str, topic: str, caption: str, alt: str, legend: bool = True) -> Drawn:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..evaluation.conditions import ACQUIRED
 from .findings import Content
-from .naming import condition_title
+from .naming import condition_title, counted
 
-__all__ = ["FEW", "few_patients", "limits", "undecidable"]
+__all__ = ["FEW", "few_patients", "limits", "undecidable", "undecidable_words"]
 
 FEW = 10  # patients, below which bootstrap intervals are too narrow
 
@@ -28,6 +28,15 @@ def undecidable(entry: Content) -> bool:
     return bool(entry["verdicts"]) and len(entry["verdicts"]) * 2 / 2 ** entry["patients"] >= 0.05
 
 
+def undecidable_words(entries: Sequence[Content]) -> str:
+    """That no test could have shown anything there."""
+    places = "; ".join(condition_title(entry) for entry in entries)
+    return (
+        "With so few patients for so many comparisons the tests of PSNR, SSIM and MS-SSIM cannot come out below p = "
+        f"0.05, whatever the images ({places})."
+    )
+
+
 def _of_the_method(results: Content) -> Iterator[str]:
     ours = results["conditions"][0]["ours"]
     window = results["protocol"]["settings"].get("window", 0)
@@ -40,11 +49,13 @@ def _of_the_method(results: Content) -> Iterator[str]:
         yield "The noise was drawn by a model and added to images. Noise of a real device may behave otherwise."
         yield "The images that count as clean have noise of their own; a denoiser that removes it is blamed for that."
     yield "All images are two-dimensional; of a volume, one slice was taken. Nothing is said of volumes or films."
-    yield (
-        "No human reader took part. The model observers are linear, know the lesion’s shape, size and place exactly, "
-        "and look for two kinds of lesion only. Radiologists do not."
-    )
-    yield "The inserted lesions are drawn, and added to the image before the noise."
+    yield "No human reader took part."
+    if results["observers"]:
+        yield (
+            "The model observers are linear, know the lesion’s shape, size and place exactly, and look for two kinds "
+            "of lesion only. Radiologists do not."
+        )
+        yield "The inserted lesions are drawn, and added to the image before the noise."
     if results["phantoms"]:
         yield (
             "The phantom has one round edge on a uniform background, which is easier than anatomy. A denoiser is not "
@@ -71,16 +82,12 @@ def _of_this_run(results: Content) -> Iterator[str]:
     for entry in few_patients(results):
         if entry["level"] == min(e["level"] for e in results["conditions"] if e["data"] == entry["data"]):
             yield (
-                f"{entry['data']}: {entry['patients']} patient(s). With fewer than {FEW}, intervals are too narrow and "
-                "only say that little is known."
+                f"{counted(entry['patients'], 'patient')} of {entry['data']}: with fewer than {FEW}, intervals are too "
+                "narrow and only say that little is known."
             )
     blocked = [entry for entry in results["conditions"] if undecidable(entry)]
     if blocked:
-        places = "; ".join(condition_title(entry) for entry in blocked)
-        yield (
-            "With so few patients for so many comparisons the test of PSNR, SSIM and MS-SSIM cannot come out below "
-            f"p = 0.05, whatever the images: {places}."
-        )
+        yield undecidable_words(blocked)
     if not results["protocol"].get("tuned_on_other_patients", True):
         yield (
             "Some baselines were tuned on images of the very patients they are judged on, for want of others. That "

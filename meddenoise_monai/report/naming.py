@@ -7,7 +7,17 @@ from typing import Any
 
 from ..evaluation.conditions import ACQUIRED, FWHM
 
-__all__ = ["CHANNELS", "SIGNALS", "condition_title", "joined", "method_title", "number", "percent", "with_interval"]
+__all__ = [
+    "CHANNELS",
+    "SIGNALS",
+    "condition_title",
+    "counted",
+    "joined",
+    "method_title",
+    "number",
+    "percent",
+    "with_interval",
+]
 
 _METHODS = {
     "noisy": "the noisy input, untouched",
@@ -71,6 +81,11 @@ def with_interval(
         return text
     low, high = (number(factor * end, digits, sign) for end in interval)
     return f"{text} [{low}, {high}]"
+
+
+def counted(count: int, thing: str) -> str:
+    """``1 image``, ``1,000 images``."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def joined(words: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from .drawing import Drawn
 from .findings import Content
 from .limits import limits
 from .markup import figure, items, panel, paragraph, table, text
+from .naming import counted
 from .panels import Panel
 from .protocol import command, data_sentences, fingerprints, protocol_sections, question, title
 from .references import REFERENCES
@@ -103,7 +104,8 @@ def _digest(content: str) -> str:
 def _answer(found: Answer, ours: str) -> str:
     worse = " ".join(f"<b>{text(title)}:</b> {_points(points)}." for title, points in found.worse)
     every = " Every place is in the tables of “Where it is behind”." if found.worse else ""
-    parts = [f'<p class="answer"><strong>{text(found.headline)}</strong> {worse}{every}</p>']
+    caveat = text(f" {found.caveat}") if found.caveat else ""
+    parts = [f'<p class="answer"><strong>{text(found.headline)}</strong> {worse}{every}{caveat}</p>']
     if found.better:
         parts.append('<p class="more"><strong>Better</strong>, and shown to be:</p>\n' + _listed(found.better))
     else:
@@ -124,7 +126,7 @@ def _listed(points: Sequence[Point]) -> str:
 
 def _kinds(results: Content) -> str:
     images = sum(entry["images"] for entry in results["protocol"]["data"].values())
-    return f"{images:,} image{'' if images == 1 else 's'}, {len(results['methods'])} methods, noisy input included."
+    return f"{counted(images, 'image')}, {len(results['methods'])} methods, noisy input included."
 
 
 def _results(results: Content, figures: Sequence[Drawn], ours: str) -> str:

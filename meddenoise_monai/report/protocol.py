@@ -10,7 +10,7 @@ from ..evaluation.conditions import ACQUIRED
 from ..evaluation.methods import NOISY, OURS
 from ..public_data import COLLECTIONS
 from .findings import Content
-from .naming import condition_title, joined, method_title
+from .naming import condition_title, counted, joined, method_title
 
 __all__ = ["command", "data_sentences", "fingerprints", "protocol_sections", "question", "title"]
 
@@ -38,11 +38,7 @@ def data_sentences(results: Content) -> list[str]:
     """Which data sets, how many images of how many patients."""
     found = []
     for name, entry in results["protocol"]["data"].items():
-        images, patients = entry["images"], entry["patients"]
-        words = (
-            f"{name}: {images:,} image{'' if images == 1 else 's'} of {patients:,} "
-            f"patient{'' if patients == 1 else 's'}."
-        )
+        words = f"{name}: {counted(entry['images'], 'image')} of {counted(entry['patients'], 'patient')}."
         known = COLLECTIONS.get(name.lower().replace("-", "_"))
         found.append(f"{words} {known.title}. {known.licence}" if known is not None else words)
     settings = results["protocol"]["settings"]
@@ -57,7 +53,7 @@ def data_sentences(results: Content) -> list[str]:
         found.append("Whole images are judged.")
     lesions = {entry["data"]: entry for entry in results["lesions"]}
     for name, entry in lesions.items():
-        found.append(f"{name} marks {entry['lesions'] + entry['faint']} lesion(s) that were measured.")
+        found.append(f"{name}: {counted(entry['lesions'] + entry['faint'], 'annotated lesion')}.")
     found.append("Where nothing tells patients apart, each file counts as a patient of its own.")
     return found
 
@@ -75,7 +71,8 @@ def protocol_sections(results: Content) -> list[tuple[str, list[str]]]:
 def _noise(results: Content) -> list[str]:
     settings = results["protocol"]["settings"]
     named = [condition_title(entry, data=False) for entry in results["conditions"]]
-    words = [f"{joined(dict.fromkeys(named))}."]
+    levels = joined(dict.fromkeys(named))
+    words = [f"{levels[:1].upper()}{levels[1:]}."]
     if all(entry["noise"] == ACQUIRED for entry in results["conditions"]):
         if settings.get("repeats"):
             words.append("Each scene was acquired several times; the mean of all stands for the clean image.")

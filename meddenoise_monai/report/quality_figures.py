@@ -58,7 +58,6 @@ def _quality(results: Content, data: str, noise: str, entries: list[Content]) ->
         for axis in axes[:, column]:
             axis.axhline(0, color="black", linewidth=0.8)
             levels_axis(axis, levels)
-            axis.set_xlabel("noise level [1/255]")
     caption = (
         f"{_title(data, entries)}: likeness to the clean image by noise level. Above: the mean gain over the noisy "
         f"image. Below: {ours} less each other method on the same images, with 95 % intervals over patients; above "
@@ -92,7 +91,7 @@ def _invented(results: Content, data: str, noise: str, entries: list[Content]) -
         for name, offset in zip(names, _spread(len(names)), strict=True):
             values = [_scaled(entry["methods"][name][metric], factor) for entry in entries]
             points(axis, [place + offset for place in range(len(levels))], values, looks[name], name)
-        axis.set(title=title, xlabel="noise level [1/255]", ylabel="[%]" if factor == 100 else "correlation")
+        axis.set(title=title, ylabel="[%]" if factor == 100 else "correlation")
         levels_axis(axis, levels)
     axes[0, 1].axhline(0, color="black", linewidth=0.8)
     caption = (

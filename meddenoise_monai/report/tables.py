@@ -8,7 +8,7 @@ from typing import Any
 
 from ..evaluation.methods import NOISY
 from .findings import MEASURES, Content, Finding, find
-from .naming import CHANNELS, SIGNALS, condition_title, method_title, number, percent, with_interval
+from .naming import CHANNELS, SIGNALS, condition_title, counted, method_title, number, percent, with_interval
 
 __all__ = ["Table", "as_markdown", "behind_tables", "make_tables", "markdown_table"]
 
@@ -188,8 +188,8 @@ def _split(results: Content) -> Iterator[Table]:
             rows.append((method, *parts, number(found["noise_power"]["mean_frequency"], 3)))
         caption = (
             f"{condition_title(entry)}: what the error is made of, in (1/255)², over repeated draws of the noise in "
-            f"{entry['repeats']['scenes']} scene(s). Bias is what is always wrong, such as lost detail; variance is "
-            "the noise that is left."
+            f"{counted(entry['repeats']['scenes'], 'scene')}. Bias is what is always wrong, such as lost detail; "
+            "variance is the noise that is left."
         )
         yield Table("Bias and variance", caption, tuple(rows))
 
@@ -204,9 +204,10 @@ def _annotated(results: Content) -> Iterator[Table]:
             rows.append((method, _mean(found, 1, 100, " %"), *_difference(difference, 1, 100, " points")))
         kinds = ", ".join(f"{kind} {count}" for kind, count in entry["kinds"].items())
         caption = (
-            f"{condition_title(entry)}: the share of the clean image's contrast that {entry['lesions']} annotated "
-            f"lesion(s) keep ({kinds}), with 95 % intervals over patients. {entry['faint']} more have so little "
-            "contrast that a share of it means nothing. The noisy image keeps all of it but for chance."
+            f"{condition_title(entry)}: the share of the clean image’s contrast that is kept of "
+            f"{counted(entry['lesions'], 'annotated lesion')} ({kinds}), with 95 % intervals over patients. "
+            f"{entry['faint']} more have so little contrast that a share of it means nothing. The noisy image keeps "
+            "all of it but for chance."
         )
         yield Table("Lesions that the data sets mark", caption, tuple(rows))
 
@@ -351,5 +352,4 @@ def _difference(value: Content | None, digits: int, factor: float, unit: str) ->
 
 
 def _counts(entry: Content) -> str:
-    images, patients = entry["images"], entry["patients"]
-    return f"{images} image{'' if images == 1 else 's'} of {patients} patient{'' if patients == 1 else 's'}"
+    return f"{counted(entry['images'], 'image')} of {counted(entry['patients'], 'patient')}"

@@ -31,7 +31,7 @@ def made_up(word: str = "better", kept: float = 0.9, kept_word: str = "better", 
         "protocol": {"methods": {"bm3d": {"kind": "baseline"}, "dae": {"kind": "network"}}},
         "methods": {"bm3d": {}, "dae": {}},
         "conditions": [{
-            "data": "films", "noise": "gaussian", "level": 25.0, "ours": "dae",
+            "data": "films", "noise": "gaussian", "level": 25.0, "ours": "dae", "patients": 12,
             "methods": {"bm3d": values, "dae": {**values, "psnr": mean(ours)}},
             "verdicts": [verdict("psnr", ours - 30, word)],
             "hallucination_differences": {"bm3d": {"difference": 0.0, **PAIR}},
@@ -58,6 +58,7 @@ def test_nowhere_worse_is_said() -> None:
     found = answer(made_up())
     assert found.headline.startswith("By none of 3 measures is dae ")
     assert found.worse == ()
+    assert found.caveat == ""
     assert [point.measure for point in found.better] == ["Contrast kept of annotated lesions", "PSNR"]
 
 

@@ -119,12 +119,13 @@ def test_first_paragraph_says_where_it_is_worse(results: dict[str, Any]) -> None
     entry["differences"]["gaussian"] = {"difference": -0.625, "ci95": [-0.7, -0.5], "word": "worse"}
     words = first_paragraph(make_page(results, [], None))
     assert words.startswith(f"{OURS} (median filter) is worse than at least one other method by ")
+    assert "With so few patients for so many comparisons the tests of PSNR" in words
     assert "Contrast kept of annotated lesions: 25.0 % against 87.5 % of gaussian" in words
 
 
 def test_what_this_run_lacks_is_said(results: dict[str, Any]) -> None:
     whole = make_page(results, [], None)
-    assert "3 patient(s). With fewer than 10, intervals are too narrow" in whole
+    assert "3 patients of films: with fewer than 10, intervals are too narrow" in whole
     assert "cannot come out below p = 0.05" in whole
     assert "None of the images has annotated lesions" not in whole
     bare = make_page({**results, "lesions": [], "observers": [], "phantoms": []}, [], None)
