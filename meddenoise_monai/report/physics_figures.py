@@ -21,7 +21,7 @@ def noise_power(results: Content) -> Iterator[Drawn]:
     for entry in results["conditions"]:
         if entry["repeats"]["methods"]:
             found = {name: part["noise_power"] for name, part in entry["repeats"]["methods"].items()}
-            _place(spectra, entry)[f"{entry['data']}, {_ANATOMY}"] = found
+            _place(spectra, entry)[f"{entry['data']}\n{_ANATOMY}"] = found
     for entry in results["phantoms"]:
         _place(spectra, entry)[_UNIFORM] = entry["noise_power"]
     names, _ = names_of(results)
@@ -30,7 +30,6 @@ def noise_power(results: Content) -> Iterator[Drawn]:
         columns = list(dict.fromkeys(column for found in levels.values() for column in found))
         figure, axes = new_figure(len(levels), len(columns), 2.0, sharex=True, sharey="row")
         for row, (level, found) in zip(axes, levels.items(), strict=True):
-            title = condition_title({"noise": noise, "level": level}, data=False)
             for axis, column in zip(row, columns, strict=True):
                 for name in names if column in found else ():
                     spectrum = found[column][name]
@@ -41,14 +40,15 @@ def noise_power(results: Content) -> Iterator[Drawn]:
                               markevery=6, label=name)  # fmt: skip
                 axis.set_yscale("log")
                 axis.set_ylim(bottom=1e-3)
-                axis.set_title(f"{column}\n{title}")
-            row[0].set_ylabel("power [(1/255)² pixel²]")
+            row[0].set_ylabel(f"{f'noise {level:g}/255' if level else 'as acquired'}\npower [(1/255)² pixel²]")
+        for axis, column in zip(axes[0], columns, strict=True):
+            axis.set_title(column)
         for axis in axes[-1]:
             axis.set_xlabel("frequency [cycles/pixel]")
         caption = (
-            "Noise power spectra of what changes in the result from one draw of the noise to the next, over rings of "
-            "frequency; logarithmic. White noise is flat; a curve that falls to the right is blotchy noise. Values "
-            "below 0.001 (1/255)² pixel² are not drawn."
+            f"{condition_title({'noise': noise, 'level': 0}, data=False)}. Noise power spectra of what changes in the "
+            "result from one draw of the noise to the next, over rings of frequency; logarithmic. White noise is flat; "
+            "a curve that falls to the right is blotchy noise. Values below 0.001 (1/255)² pixel² are not drawn."
         )
         alt = f"Noise power by spatial frequency for {len(names)} methods; mean frequencies are in the tables."
         yield finish(figure, axes, slug("noise-power", noise), "Noise power", caption, alt)

@@ -88,5 +88,8 @@ def as_png(figure: Figure) -> bytes:
     canvas.draw()  # savefig would draw everything twice
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")  # type: ignore[attr-defined]
     packed = io.BytesIO()
-    picture.quantize(96, dither=Image.Dither.NONE).save(packed, "png", optimize=True, dpi=(DPI, DPI))
+    # Of a rare colour, the usual ways of choosing 256 would make grey.
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        packed, "png", optimize=True, dpi=(DPI, DPI)
+    )
     return packed.getvalue()

@@ -18,7 +18,7 @@ from meddenoise_monai.report import panels as panels_of
 from meddenoise_monai.report.figures import KINDS, make_figures
 from meddenoise_monai.report.naming import number, percent, with_interval
 from meddenoise_monai.report.panels import make_panels
-from meddenoise_monai.report.styles import styles
+from meddenoise_monai.report.styles import as_png, look, new_figure, styles
 from meddenoise_monai.report.tables import as_markdown, make_tables, markdown_table
 from tests.small_study import OURS
 
@@ -96,6 +96,19 @@ def test_a_method_looks_alike_in_all_figures_and_ours_stands_out() -> None:
     assert len(looks) == len(found)
     assert len({style.marker for style in found.values()}) == len(found)
     assert found["dae"].linewidth > max(style.linewidth for name, style in found.items() if name != "dae")
+
+
+def test_every_method_keeps_its_colour_in_the_file() -> None:
+    looks = styles(["noisy", *"abcdefg", "dae"], "dae")
+    with look():
+        figure, axes = new_figure(1, 1, 2.0)
+        for height, (name, style) in enumerate(looks.items()):
+            axes[0, 0].plot([0, 1 if name != "a" else 0.01], [height] * 2, color=style.color, label=name)
+        picture = Image.open(io.BytesIO(as_png(figure))).convert("RGB")
+    colours = np.array([colour for _, colour in picture.getcolors(2**16)])
+    for style in looks.values():
+        wanted = [int(style.color[place : place + 2], 16) for place in (1, 3, 5)]
+        assert np.linalg.norm(colours - wanted, axis=1).min() < 20
 
 
 def test_tables_hold_the_numbers(results: dict[str, Any]) -> None:
