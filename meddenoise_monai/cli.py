@@ -245,6 +245,7 @@ def compare(
     protocol: str | None = None,
     tracking_uri: str | None = None,
     run_name: str | None = None,
+    log_pictures: bool = False,
     json: bool = False,
 ) -> None:
     """Compare denoisers on a data set, and write a report that can be printed.
@@ -285,6 +286,7 @@ def compare(
                             settings from it and refuses other data or weights
       --tracking_uri URI    of MLflow; by default OUTPUT/mlflow.db
       --run_name NAME       in MLflow
+      --log_pictures        the report in MLflow shows windows of the images, too; OUTPUT/report.html always does
       --json                print results.json
 
     examples:
@@ -296,7 +298,7 @@ def compare(
     found = compare_methods(
         data, output, methods=methods, noise=noise, levels=levels, realisations=realisations, images=images,
         window=window, tissue=tissue, repeats=repeats, model=model, seed=seed, workers=workers, protocol=protocol,
-        tracking_uri=tracking_uri, run_name=run_name,
+        tracking_uri=tracking_uri, run_name=run_name, log_pictures=log_pictures,
     )  # fmt: skip
     if json:
         say(_as_json(found.results))

@@ -63,6 +63,7 @@ def compare(
     protocol: str | os.PathLike[str] | None = None,
     tracking_uri: str | None = None,
     run_name: str | None = None,
+    log_pictures: bool = False,
 ) -> Comparison:
     """Compare denoisers on a data set: fidelity, statistics, image physics, detection of lesions, hallucination.
 
@@ -97,6 +98,8 @@ def compare(
         paths, and refuses data or weights other than those it was made with.
     tracking_uri, run_name
         Of MLflow, see `tracking.open_run`; by default a database in `output`.
+    log_pictures
+        Whether the report that goes to MLflow holds windows of the data's images, as the one in `output` does.
 
     Raises
     ------
@@ -149,8 +152,10 @@ def compare(
         if method.size is not None:
             results["methods"][method.name]["parameters"] = method.size
     _write(folder, results, outcomes, scenes)
-    write_report(folder, results, outcomes)
-    look = _record(folder, results, tracking_uri, run_name)
+    report = write_report(folder, results, outcomes)
+    page = (folder / "report.html").read_text(encoding="utf-8") if log_pictures else report.without_pictures()
+    figures = [folder / "figures" / f"{figure.name}.png" for figure in report.figures]
+    look = _record(folder, results, page, figures, tracking_uri, run_name)
     return Comparison(folder, results, left_out, look)
 
 
@@ -245,8 +250,15 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _record(folder: Path, results: Mapping[str, Any], tracking_uri: str | None, run_name: str | None) -> str:
-    """One run in MLflow: parameters to search by, the means as metrics, tables and figures."""
+def _record(
+    folder: Path,
+    results: Mapping[str, Any],
+    page: str,
+    figures: Sequence[Path],
+    tracking_uri: str | None,
+    run_name: str | None,
+) -> str:
+    """One run in MLflow: parameters to search by, the means as metrics, tables, figures and the report."""
     protocol = results["protocol"]
     data = ", ".join(f"{name} ({entry['images']})" for name, entry in protocol["data"].items())
     noise = ", ".join(dict.fromkeys(condition["noise"] for condition in results["conditions"]))
@@ -261,8 +273,9 @@ def _record(folder: Path, results: Mapping[str, Any], tracking_uri: str | None, 
         run.log_table("comparison.json", _columns(results))
         for file in ("results.json", "per_image.csv", "table.md", "timings.json"):
             run.log_file(folder / file)
-        for figure in sorted((folder / "figures").glob("*.png")):
+        for figure in figures:
             run.log_file(figure, "figures")
+        run.log_text(page, "report.html")
         return run.url_hint
 
 

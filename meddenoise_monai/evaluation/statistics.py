@@ -11,7 +11,7 @@ import numpy as np
 from ..comparisons import verdicts
 from ..intervals import bootstrap_interval
 
-__all__ = ["mean_entry", "verdict_entries"]
+__all__ = ["mean_entry", "paired_entries", "verdict_entries", "word_of"]
 
 
 def mean_entry(values: Sequence[float | None], patients: Sequence[Hashable], seed: int = 0) -> dict[str, Any] | None:
@@ -35,3 +35,26 @@ def verdict_entries(
         {"other": v.other, "metric": v.metric, **asdict(v.difference), "adjusted_p": v.adjusted_p, "word": v.word}
         for v in verdicts(values, patients, ours, metrics, seed=seed)
     ]
+
+
+def paired_entries(
+    values: Mapping[str, Sequence[float | None]], whose: Sequence[Hashable], ours: str, higher: bool, seed: int
+) -> dict[str, Any]:
+    """Ours less each other method, on the same images; its word goes by the interval alone."""
+    found: dict[str, Any] = {}
+    for name, theirs in values.items():
+        pairs = zip(values[ours], theirs, whose, strict=True)
+        known = [(mine - other, who) for mine, other, who in pairs if mine is not None and other is not None]
+        if name == ours or not known:
+            continue
+        differences, patients = [difference for difference, _ in known], [who for _, who in known]
+        interval = bootstrap_interval(differences, patients, seed=seed)
+        gained = interval if higher or interval is None else (-interval[1], -interval[0])
+        found[name] = {"difference": float(np.mean(differences)), "ci95": interval, "word": word_of(gained)}
+    return found
+
+
+def word_of(interval: tuple[float, float] | None) -> str:
+    if interval is None or interval[0] <= 0 <= interval[1]:
+        return "no difference shown"
+    return "better" if interval[0] > 0 else "worse"

@@ -7,6 +7,7 @@ to the last digit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..observers import Scores, compare_methods, describe_scores, held_out_score
 from .conditions import Condition
 from .measures import ASKED, FATE, FREQUENCIES
 from .methods import Method
-from .statistics import mean_entry, verdict_entries
+from .statistics import mean_entry, paired_entries, verdict_entries, word_of
 from .study import Outcome
 
 __all__ = ["METRICS", "per_image_rows", "seconds_per_megapixel", "summarise_study"]
@@ -165,6 +166,9 @@ def _condition(of: _Grouped, data: str, condition: Condition, names: Sequence[st
             judged,
             seed,
         ),
+        "hallucination_differences": paired_entries(
+            {name: [v["hallucination_rate"] for v in by_method[name]] for name in names}, patients, ours, False, seed
+        ),
         "repeats": {
             "scenes": len(repeated),
             "methods": {name: _repeated([o.values[name] for o in repeated]) for name in names} if repeated else {},
@@ -208,14 +212,18 @@ def _phantoms(of: _Grouped, condition: Condition, names: Sequence[str]) -> Conte
         "edges": [
             {
                 "contrast": outcome.about["contrast"],
-                "methods": {
-                    name: {key: outcome.values[name][key] for key in ("recovery", "cnr", "f50", "mtf")}
-                    for name in names
-                },
+                "methods": {name: _edge(outcome.values[name]) for name in names},
             }
             for outcome in edges
         ],
     }
+
+
+def _edge(values: Mapping[str, Any]) -> Content:
+    found = {key: values[key] for key in ("recovery", "cnr", "f50", "mtf")}
+    if found["f50"] is not None and math.isnan(found["f50"]):  # the MTF nowhere falls to a half; JSON knows no NaN
+        found["f50"] = None
+    return found
 
 
 def _observers(
@@ -245,7 +253,14 @@ def _observers(
         name: {part: mean_entry([each[part] for each in values], whose, seed) for part in FATE}
         for name, values in fates.items()
     }
+    found[0]["fate_differences"] = {
+        part: paired_entries({name: [v[part] for v in fates[name]] for name in names}, whose, ours, better, seed)
+        for part, better in FATE_BETTER.items()
+    }
     return found
+
+
+FATE_BETTER = {"kept_contrast": True, "removed": False, "invented": False, "true_positive_rate": True}
 
 
 def _scores(
@@ -298,15 +313,9 @@ def _differences(scores: Mapping[str, Any], ours: str) -> Content:
                 "auc_ci95": difference.auc_interval,
                 "dprime": difference.dprime,
                 "dprime_ci95": difference.dprime_interval,
-                "word": _word(difference.auc_interval),
+                "word": word_of(difference.auc_interval),
             }
     return found
-
-
-def _word(interval: tuple[float, float] | None) -> str:
-    if interval is None or interval[0] <= 0 <= interval[1]:
-        return "no difference shown"
-    return "better" if interval[0] > 0 else "worse"
 
 
 def _lesions(of: _Grouped, data: str, condition: Condition, names: Sequence[str], ours: str, seed: int) -> Content:
@@ -328,6 +337,9 @@ def _lesions(of: _Grouped, data: str, condition: Condition, names: Sequence[str]
         "kinds": _counts(scene.annotations[0].kind for scene, _ in rows),
         "kept": {name: mean_entry([kept[name] for _, kept in rows], whose, seed) for name in names},
         "ours": ours,
+        "differences": paired_entries(
+            {name: [kept[name] for _, kept in rows] for name in names}, whose, ours, True, seed
+        ),
     }
 
 
