@@ -64,7 +64,16 @@ def done(folder: Path, weights: str, tmp_path_factory: pytest.TempPathFactory, m
 def test_every_part_of_the_results_is_there(done: Comparison) -> None:
     results = json.loads((done.folder / "results.json").read_text())
     assert results == json.loads(json.dumps(done.results))
-    assert list(results) == ["protocol", "methods", "conditions", "phantoms", "observers", "uncertainty", "lesions"]
+    assert list(results) == [
+        "protocol",
+        "methods",
+        "conditions",
+        "phantoms",
+        "observers",
+        "hallucination_maps",
+        "uncertainty",
+        "lesions",
+    ]
     assert list(results["methods"]) == ["noisy", *METHODS]
     assert results["methods"]["dae"]["parameters"] == sum(w.numel() for w in trained(stride=2).parameters())
     groups = [(c["data"], c["noise"], c["level"], c["images"], c["patients"]) for c in results["conditions"]]

@@ -61,8 +61,8 @@ def summarise_study(outcomes: Sequence[Outcome], methods: Sequence[Method], ours
     -------
     dict
         ``methods``: the means over all images and conditions; ``conditions``: the same by data set and noise, with
-        verdicts, bias and variance, and the noise power spectrum; ``phantoms``, ``observers``, ``uncertainty``,
-        ``lesions``.
+        verdicts, bias and variance, and the noise power spectrum; ``phantoms``, ``observers``,
+        ``hallucination_maps``, ``uncertainty``, ``lesions``.
     """
     names = [method.name for method in methods]
     of = _Grouped(outcomes)
@@ -75,6 +75,7 @@ def summarise_study(outcomes: Sequence[Outcome], methods: Sequence[Method], ours
         "observers": [
             entry for data, condition in of.observed() for entry in _observers(of, data, condition, names, ours, seed)
         ],
+        "hallucination_maps": _maps(outcomes, names),
         "uncertainty": [
             entry for data, condition in of.groups("coverage") for entry in _coverage(of, data, condition, seed)
         ],
@@ -210,10 +211,7 @@ def _phantoms(of: _Grouped, condition: Condition, names: Sequence[str]) -> Conte
         "noise_power": {name: _power([field.values[name]]) for name in names},
         "mtf_frequencies": FREQUENCIES.tolist(),
         "edges": [
-            {
-                "contrast": outcome.about["contrast"],
-                "methods": {name: _edge(outcome.values[name]) for name in names},
-            }
+            {"contrast": outcome.about["contrast"], "methods": {name: _edge(outcome.values[name]) for name in names}}
             for outcome in edges
         ],
     }
@@ -341,6 +339,21 @@ def _lesions(of: _Grouped, data: str, condition: Condition, names: Sequence[str]
             {name: [kept[name] for _, kept in rows] for name in names}, whose, ours, True, seed
         ),
     }
+
+
+def _maps(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[Content]:
+    """Of the scenes that are shown: where each method's result has structure that the clean image lacks."""
+    return [
+        {
+            "case": outcome.about["scene"].name,
+            "data": outcome.about["scene"].data,
+            "noise": outcome.about["condition"].noise,
+            "level": outcome.about["condition"].level,
+            "methods": {name: outcome.values[name]["hallucination_map"] for name in names},
+        }
+        for outcome in outcomes
+        if outcome.measure == "fidelity" and "hallucination_map" in outcome.values[names[0]]
+    ]
 
 
 def _coverage(of: _Grouped, data: str, condition: Condition, seed: int) -> list[Content]:

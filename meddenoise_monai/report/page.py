@@ -159,7 +159,7 @@ def _images(panels: Sequence[Panel] | None, ours: str) -> str:
         "Windows of the data’s own images: handle this file as the data itself. Drag across an image, or move the "
         "slider below it with the arrow keys, to see more of the left or the right picture. The residual is what the "
         "right one has more than the left one: grey where they agree. Of a good denoiser, result less noisy shows "
-        "noise alone, and result less clean shows nothing.",
+        "noise alone, and result less clean shows nothing."
     )
     return "\n".join([about, *(panel(content, number, ours) for number, content in enumerate(panels, 1))])
 

@@ -56,7 +56,7 @@ def test_figures_of_everything_that_was_measured(written: tuple[Path, Report]) -
     assert all(name.startswith(KINDS) for name in names)
     assert len(set(names)) == len(names)
     assert {name.split("-")[0] for name in names} == {
-        "quality", "invented", "bias_variance", "noise", "transfer", "contrast", "observers", "contrast_annotated",
+        "quality", "invented", "maps", "bias_variance", "noise", "transfer", "contrast", "observers", "contrast_annotated",
         "contrast_inserted",
     }  # fmt: skip
     for figure in drawn:
@@ -69,7 +69,7 @@ def test_figures_of_everything_that_was_measured(written: tuple[Path, Report]) -
 
 
 def test_figures_without_phantoms_lesions_and_repeats(results: dict[str, Any]) -> None:
-    bare = {**results, "phantoms": [], "observers": [], "lesions": []}
+    bare = {**results, "phantoms": [], "observers": [], "lesions": [], "hallucination_maps": []}
     for entry in bare["conditions"]:
         entry["repeats"] = {"scenes": 0, "methods": {}}
     assert {figure.name.split("-")[0] for figure in make_figures(bare)} == {"quality", "invented"}
