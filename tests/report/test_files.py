@@ -56,8 +56,8 @@ def test_figures_of_everything_that_was_measured(written: tuple[Path, Report]) -
     assert all(name.startswith(KINDS) for name in names)
     assert len(set(names)) == len(names)
     assert {name.split("-")[0] for name in names} == {
-        "quality", "invented", "maps", "bias_variance", "noise", "transfer", "contrast", "observers", "contrast_annotated",
-        "contrast_inserted",
+        "quality", "invented", "maps", "bias_variance", "noise", "transfer", "contrast", "observers",
+        "contrast_annotated", "contrast_inserted",
     }  # fmt: skip
     for figure in drawn:
         picture = Image.open(io.BytesIO(figure.png))
