@@ -305,7 +305,7 @@ def compare(
     else:
         say((found.folder / "table.md").read_text(encoding="utf-8"))
         say(f"the report: {found.folder / 'report.html'}\nin MLflow:  {found.look}")
-    fail_in_part(len(found.left_out))
+    fail_in_part(len(found.left_out), "the warnings above name them; nothing was compared on them")
 
 
 def prepare(

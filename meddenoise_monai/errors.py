@@ -65,7 +65,7 @@ class PartialFailure(MeddenoiseError):  # noqa: N818  # the model zoo would call
     exit_code = 3
 
 
-def fail_in_part(skipped: int) -> None:
+def fail_in_part(skipped: int, hint: str = "the warnings above name them; strict stops at the first") -> None:
     """End with the exit code for some files that failed while the rest are written.
 
     Raises
@@ -74,9 +74,7 @@ def fail_in_part(skipped: int) -> None:
         If `skipped` is not 0.
     """
     if skipped:
-        raise PartialFailure(
-            f"{skipped} file(s) failed; the rest are written", "the warnings above name them; strict stops at the first"
-        )
+        raise PartialFailure(f"{skipped} file(s) failed; the rest are written", hint)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -7,7 +7,8 @@ all films of the test women.
 
     python scripts/benchmark_release.py --mini_mias DIR --xray DIR --output DIR [--weights model.pt]
 
-It can be interrupted and goes on; a datalist in OUTPUT keeps what is judged.
+It can be interrupted and goes on; a datalist in OUTPUT keeps what is judged. `--document docs/evidence.md` writes
+answer and tables there, and the answer between the marks in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,20 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 WINDOW, TISSUE = 256, 0.95
+BEGIN, END = "<!-- written by scripts/benchmark_release.py -->", "<!-- end -->"
+HEAD = """# Evidence
+
+Written by a command, not by hand:
+
+    python scripts/benchmark_release.py --mini_mias DATA/mini_mias --xray DATA/ceph --output OUT \\
+        --document docs/evidence.md
+
+32 films of mini-MIAS from women that the weights {weights} have never seen, and 24 cephalograms of a source they have
+never seen; windows of 256 x 256 pixels with at least 95 % tissue; Gaussian noise, not clipped; the network is blind,
+baselines are told the noise level and tuned on other patients of the same source. What is measured, and how:
+[comparing.md](comparing.md). {versions}.
+
+"""
 FILMS, RADIOGRAPHS, TUNED_ON = 32, 24, 8
 
 
@@ -57,6 +72,7 @@ def main(
     noise: tuple[str, ...] = ("gaussian",),
     methods: tuple[str, ...] = (),
     workers: int = 0,
+    document: str = "",
 ) -> None:
     """Write the report, and print its table.
 
@@ -69,6 +85,7 @@ def main(
         noise: names of noise models.
         methods: names; by default all that are installed.
         workers: processes; by default one for each core.
+        document: the page of the documents that this comparison writes.
     """
     from meddenoise_monai.comparing import compare
 
@@ -90,6 +107,26 @@ def main(
         workers=workers or None,
     )
     print((found.folder / "table.md").read_text(encoding="utf-8"))
+    if document:
+        write_document(Path(document), found.results)
+
+
+def write_document(page: Path, results: dict[str, Any]) -> None:
+    """Answer and tables as `page`; the answer also between the marks in ``benchmarks.md`` beside it."""
+    from meddenoise_monai.report.plain import answer_as_markdown, as_markdown
+    from meddenoise_monai.whole_files import replace_whole
+
+    versions = ", ".join(f"{name} {value}" for name, value in results["protocol"]["versions"].items())
+    weights = results["protocol"]["methods"]["dae"]["weights"]
+    with replace_whole(page) as path:
+        path.write_text(HEAD.format(weights=weights, versions=versions) + as_markdown(results), encoding="utf-8")
+    benchmarks = page.with_name("benchmarks.md")
+    before, _, rest = benchmarks.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"{benchmarks} lacks the marks {BEGIN} and {END}")
+    with replace_whole(benchmarks) as path:
+        path.write_text(f"{before}{BEGIN}\n{answer_as_markdown(results)}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -285,6 +285,42 @@ def test_quality_is_scored_on_windows_of_tissue(
     assert not any(patient in row for row in rows for patient in tuned["xray"])
 
 
+def test_release_is_compared_on_what_it_has_not_seen_and_the_page_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_template: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    release = load("benchmark_release")
+    for name, value in (("WINDOW", 32), ("FILMS", 3), ("RADIOGRAPHS", 2), ("TUNED_ON", 1)):
+        monkeypatch.setattr(release, name, value)
+    films, xrays = mias_films(tmp_path / "films", 30), write_patients(tmp_path / "xray", 4, size=56)
+    (films / "Info.txt").write_text("mdb001 G CIRC B 20 20 4\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mlflow.db").write_bytes(mlflow_template.read_bytes())
+    page = tmp_path / "docs" / "evidence.md"
+    page.parent.mkdir()
+    arguments = {"mini_mias": str(films), "xray": str(xrays), "output": str(tmp_path / "out"), "levels": (25,),
+                 "weights": str(write_model(tmp_path / "model.pt")), "methods": ("gaussian", "dae"), "workers": 1,
+                 "document": str(page)}  # fmt: skip
+    (page.parent / "benchmarks.md").write_text("# Benchmarks\n")
+    with pytest.raises(SystemExit, match="lacks the marks"):
+        release.main(**arguments)
+    (page.parent / "benchmarks.md").write_text(f"# Benchmarks\n\n{release.BEGIN}\nold\n{release.END}\n\nmore\n")
+    capsys.readouterr()
+    release.main(**arguments)
+    table = capsys.readouterr().out
+    assert "mini-MIAS, Gaussian noise 25/255. 3 images" in table
+    assert "X-ray, Gaussian noise 25/255. 2 images" in table
+    assert table.strip() in page.read_text()
+    benchmarks = (page.parent / "benchmarks.md").read_text()
+    assert "old" not in benchmarks
+    assert benchmarks.endswith(f"{release.END}\n\nmore\n")
+    assert "dae (the denoising autoencoder" in benchmarks
+    listed = json.loads((tmp_path / "out" / "data" / "datalist.json").read_text())
+    women = {part: {item["patient"] for item in items} for part, items in listed.items()}
+    assert not women["test"] & women["validation"]
+    assert {item["source"] for item in listed["test"]} == {"mini-MIAS", "X-ray"}
+
+
 def test_multiplications_are_counted_by_hand() -> None:
     from meddenoise_monai.networks import ConvDenoisingAutoencoder, ResidualDenoisingAutoencoder
 

@@ -1,8 +1,8 @@
 """Figures, tables and the printable page of a comparison.
 
-`findings` (where ours is better or worse), `answer` (the same in words), `tables`, `figures` (by subject in
-``*_figures``), `panels` (pictures of the data), `protocol` and `limits` (what was done, and what it does not show) are
-put together by `page`.
+`findings` (where ours is better or worse), `answer` (the same in words), `tables`, `plain` (both as Markdown),
+`figures` (by subject in ``*_figures``), `panels` (pictures of the data), `protocol` and `limits` (what was done, and
+what it does not show); `page` puts them together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .drawing import Drawn
 from .figures import KINDS, make_figures
 from .page import make_page
 from .panels import make_panels
-from .tables import as_markdown
+from .plain import as_markdown
 
 __all__ = ["Report", "write_report"]
 

@@ -10,7 +10,7 @@ from ..evaluation.methods import NOISY
 from .findings import MEASURES, Content, Finding, find
 from .naming import CHANNELS, SIGNALS, condition_title, counted, method_title, number, percent, with_interval
 
-__all__ = ["Table", "as_markdown", "behind_tables", "make_tables", "markdown_table"]
+__all__ = ["Table", "behind_tables", "make_tables"]
 
 GREY = 255  # grey levels of the [0, 1] scale
 
@@ -41,27 +41,6 @@ def make_tables(results: Content) -> list[Table]:
         _observed_differences, _phantoms, _fields, _uncertainty,
     )  # fmt: skip
     return [table for make in makers for table in make(results)]
-
-
-def as_markdown(results: Content) -> str:
-    """All tables as Markdown that also reads well in a terminal: the topic as a heading, the caption above each."""
-    parts = []
-    topic = ""
-    for table in make_tables(results):
-        if table.topic != topic:
-            topic = table.topic
-            parts.append(f"## {topic}\n")
-        parts.append(f"{table.caption}\n\n{markdown_table(table.rows)}\n")
-    return "\n".join(parts)
-
-
-def markdown_table(rows: tuple[tuple[str, ...], ...]) -> str:
-    """Columns padded to one width; a bar in a cell is escaped."""
-    rows = tuple(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
 
 
 def behind_tables(results: Content) -> Iterator[Table]:

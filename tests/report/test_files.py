@@ -18,8 +18,9 @@ from meddenoise_monai.report import panels as panels_of
 from meddenoise_monai.report.figures import KINDS, make_figures
 from meddenoise_monai.report.naming import number, percent, with_interval
 from meddenoise_monai.report.panels import make_panels
+from meddenoise_monai.report.plain import _markdown_table, as_markdown
 from meddenoise_monai.report.styles import as_png, look, new_figure, styles
-from meddenoise_monai.report.tables import as_markdown, make_tables, markdown_table
+from meddenoise_monai.report.tables import make_tables
 from tests.small_study import OURS
 
 
@@ -124,7 +125,7 @@ def test_tables_hold_the_numbers(results: dict[str, Any]) -> None:
 
 
 def test_markdown_columns_are_aligned_and_bars_escaped() -> None:
-    lines = markdown_table((("a", "b"), ("one|two", "3"))).splitlines()
+    lines = _markdown_table((("a", "b"), ("one|two", "3"))).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[2] == r"| one\|two | 3 |"
 

@@ -1,0 +1,46 @@
+"""The report as Markdown that also reads well in a terminal."""
+
+from __future__ import annotations
+
+from .answer import Point, answer
+from .findings import Content
+from .tables import make_tables
+
+__all__ = ["answer_as_markdown", "as_markdown"]
+
+
+def answer_as_markdown(results: Content) -> str:
+    """What the comparison says of ours: where it is worse first, then where better, then where nothing is shown."""
+    found = answer(results)
+    parts = [f"**{found.headline}**" + (f" {found.caveat}" if found.caveat else "")]
+    parts += [f"{title}:\n\n{_listed(points)}" for title, points in found.worse]
+    if found.better:
+        parts.append(f"Better, and shown to be:\n\n{_listed(found.better)}")
+    if found.undecided:
+        parts.append(f'No difference shown, which is not "equal":\n\n{_listed(found.undecided)}')
+    return "\n\n".join(parts)
+
+
+def _listed(points: tuple[Point, ...]) -> str:
+    return "\n".join(f"- {point.measure}: {point.words}." for point in points)
+
+
+def as_markdown(results: Content) -> str:
+    """The answer, then all tables: the topic as a heading, the caption above each."""
+    parts = [f"{answer_as_markdown(results)}\n"]
+    topic = ""
+    for table in make_tables(results):
+        if table.topic != topic:
+            topic = table.topic
+            parts.append(f"## {topic}\n")
+        parts.append(f"{table.caption}\n\n{_markdown_table(table.rows)}\n")
+    return "\n".join(parts)
+
+
+def _markdown_table(rows: tuple[tuple[str, ...], ...]) -> str:
+    """Columns padded to one width; a bar in a cell is escaped."""
+    rows = tuple(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
