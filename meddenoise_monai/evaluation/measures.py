@@ -21,7 +21,7 @@ from ..hallucination import hallucinations, ring_correlation
 from ..lesions import insert_lesions, lesion_detection
 from ..metrics import MS_SSIM_SIDE, ms_ssim, score
 from ..observers import channel_outputs, difference_of_gaussians, laguerre_gauss, lesion_contrast, microcalcifications
-from ..phantoms import disc
+from ..phantoms import disc, disc_grid
 from ..physics import (
     autocorrelation,
     circular_edge_mtf,
@@ -47,6 +47,7 @@ DPRIME = 3.0  # of an ideal observer of an inserted signal in white noise of the
 FATE = ("kept_contrast", "removed", "invented", "true_positive_rate")
 DISC_RADIUS, DOTS, DOT_SIGMA, CLUSTER_RADIUS = 4.0, 6, 1.0, 8.0  # pixels
 FREQUENCIES = np.linspace(0, 0.5, 26)  # cycles/pixel, at which the MTF is kept
+DETAIL_CONTRASTS, DETAIL_DIAMETERS = (0.25, 0.5, 1.0, 2.0), (4, 8, 16)  # of the noise; pixels
 PHANTOM_SIDE, PHANTOM_DIAMETER, PHANTOM_BACKGROUND = 128, 71.3, 0.4
 
 
@@ -111,6 +112,28 @@ def edge(denoise: Denoise, condition: Condition, seed: int, count: int, contrast
     except InputError:  # nothing is left that rises: the edge is lost in the noise
         found |= {"f50": None, "mtf": None}
     return found
+
+
+def details(denoise: Denoise, condition: Condition, seed: int, count: int) -> Values:
+    """The share of contrast that discs keep, by their contrast in units of the noise and by their diameter in pixels.
+
+    A contrast-detail phantom, denoised with its discs and without, in the same noise: the difference of the two results
+    within a disc less that around it.
+    """
+    contrasts = [min(factor * condition.sigma, 1 - PHANTOM_BACKGROUND) for factor in DETAIL_CONTRASTS]
+    picture, discs = disc_grid(contrasts, DETAIL_DIAMETERS, PHANTOM_BACKGROUND, 32)
+    empty = np.full(picture.shape, PHANTOM_BACKGROUND, np.float32)
+    change = np.zeros(picture.shape)
+    for number in range(count):
+        noise = condition.draw(empty, seed, number) - empty
+        sigma = _sigma(noise, np.zeros_like(noise))
+        shown, hidden = (denoise((image + noise).astype(np.float32), sigma) for image in (picture, empty))
+        change += (shown.astype(np.float64) - hidden) / count
+    kept = []
+    for truth in discs:
+        inside, around = truth.inside(picture.shape, 0.0), truth.around(picture.shape, 1.0, 4.0)
+        kept.append(_difference(change, inside, around) / _difference(picture, inside, around))
+    return {"kept": np.reshape(kept, (len(DETAIL_CONTRASTS), len(DETAIL_DIAMETERS)))}
 
 
 def signals(denoise: Denoise, clean: Image, condition: Condition, seed: int) -> Values:
@@ -179,7 +202,8 @@ def tuning(denoise: Denoise, name: str, pairs: Sequence[tuple[Image, Image]], gr
 
 
 MEASURES: dict[str, Callable[..., Values]] = {
-    measure.__name__: measure for measure in (fidelity, repeats, uniform, edge, signals, annotated, coverage, tuning)
+    measure.__name__: measure
+    for measure in (fidelity, repeats, uniform, edge, details, signals, annotated, coverage, tuning)
 }
 
 
@@ -220,7 +244,7 @@ def _spectrum(stack: ArrayLike) -> Values:
     }
 
 
-def _difference(image: Image, inside: NDArray[np.bool_], around: NDArray[np.bool_]) -> float:
+def _difference(image: NDArray[Any], inside: NDArray[np.bool_], around: NDArray[np.bool_]) -> float:
     return float(image[inside].mean(dtype=np.float64) - image[around].mean(dtype=np.float64))
 
 

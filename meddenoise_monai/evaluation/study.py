@@ -167,7 +167,16 @@ def plan_tasks(plan: Plan) -> list[Task]:
     return sorted(tasks, key=lambda task: _COST[task.measure], reverse=True)
 
 
-_COST = {"signals": 6, "edge": 5, "uniform": 4, "repeats": 3, "fidelity": 2, "annotated": 1, "coverage": 0}
+_COST = {
+    "signals": 6,
+    "edge": 5,
+    "uniform": 4,
+    "details": 4,
+    "repeats": 3,
+    "fidelity": 2,
+    "annotated": 1,
+    "coverage": 0,
+}
 
 
 def _phantom_tasks(plan: Plan, condition: Condition) -> list[Task]:
@@ -175,7 +184,7 @@ def _phantom_tasks(plan: Plan, condition: Condition) -> list[Task]:
     methods = next(methods for (_, tuned_for), methods in plan.methods.items() if tuned_for == condition)
     about = {"condition": condition}
     common = {"condition": condition, "seed": plan.seed, "count": PHANTOM_DRAWS}
-    tasks = [Task("uniform", methods, common, about)]
+    tasks = [Task(measure, methods, common, about) for measure in ("uniform", "details")]
     tasks += [Task("edge", methods, {**common, "contrast": each}, {**about, "contrast": each}) for each in CONTRASTS]
     if condition in plan.observed:
         flat = np.full((128, 128), 0.4, np.float32)

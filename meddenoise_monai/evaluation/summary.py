@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..observers import Scores, compare_methods, describe_scores, held_out_scores
 from .conditions import Condition
-from .measures import ASKED, FATE, FREQUENCIES
+from .measures import ASKED, DETAIL_CONTRASTS, DETAIL_DIAMETERS, FATE, FREQUENCIES
 from .methods import Method
 from .statistics import mean_entry, paired_entries, verdict_entries, word_of
 from .study import Outcome
@@ -203,12 +203,17 @@ def _power(values: Sequence[Mapping[str, Any]]) -> Content:
 
 
 def _phantoms(of: _Grouped, condition: Condition, names: Sequence[str]) -> Content:
-    (field,) = of.of("uniform", condition=condition)
+    (field,), (grid,) = (of.of(measure, condition=condition) for measure in ("uniform", "details"))
     edges = sorted(of.of("edge", condition=condition), key=lambda outcome: float(outcome.about["contrast"]))
     return {
         "noise": condition.noise,
         "level": condition.level,
         "noise_power": {name: _power([field.values[name]]) for name in names},
+        "details": {
+            "contrasts": list(DETAIL_CONTRASTS),
+            "diameters": list(DETAIL_DIAMETERS),
+            "kept": {name: grid.values[name]["kept"] for name in names},
+        },
         "mtf_frequencies": FREQUENCIES.tolist(),
         "edges": [
             {"contrast": outcome.about["contrast"], "methods": {name: _edge(outcome.values[name]) for name in names}}

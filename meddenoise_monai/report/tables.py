@@ -38,7 +38,7 @@ def make_tables(results: Content) -> list[Table]:
     """All tables of ``results.json``, topic by topic."""
     makers: tuple[Callable[[Content], Iterator[Table]], ...] = (
         _methods, _tuned, _fidelity, _verdicts, _removed, _split, _annotated, _inserted, _observed,
-        _observed_differences, _phantoms, _fields, _uncertainty,
+        _observed_differences, _phantoms, _details, _fields, _uncertainty,
     )  # fmt: skip
     return [table for make in makers for table in make(results)]
 
@@ -283,6 +283,19 @@ def _phantoms(results: Content) -> Iterator[Table]:
             "or a function that never falls so far."
         )
         yield Table("Contrast and sharpness of a phantom", caption, tuple(rows))
+
+
+def _details(results: Content) -> Iterator[Table]:
+    for entry in results["phantoms"]:
+        grid = entry["details"]
+        rows = [("Method", *(f"{c:g} σ, {d} px" for c in grid["contrasts"] for d in grid["diameters"]))]
+        for method, kept in grid["kept"].items():
+            rows.append((method, *(percent(share) for line in kept for share in line)))
+        caption = (
+            f"{condition_title(entry)}: contrast that discs in a uniform field keep, by their contrast in units of the "
+            "noise σ and by their diameter; 100 % is all of it."
+        )
+        yield Table("Small and faint discs in a phantom", caption, tuple(rows))
 
 
 def _fields(results: Content) -> Iterator[Table]:

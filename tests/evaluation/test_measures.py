@@ -79,6 +79,18 @@ def test_the_edge_of_a_blurred_disc_has_the_filter_s_mtf_and_its_whole_contrast(
     assert lost["recovery"] < 0.1
 
 
+def test_discs_keep_what_a_filter_leaves_of_them() -> None:
+    untouched = measures.details(nothing, CONDITION, seed=0, count=2)["kept"]
+    np.testing.assert_allclose(untouched, 1, atol=1e-3)
+    blurred = measures.details(blur, CONDITION, seed=0, count=2)["kept"]
+    assert (np.diff(blurred, axis=1) > 0).all()  # the smaller, the more is lost
+    np.testing.assert_allclose(blurred, np.tile(blurred[0], (4, 1)), atol=1e-3)  # whatever the contrast: it is linear
+    removed = measures.details(lambda noisy, sigma: np.full_like(noisy, 0.4), CONDITION, seed=0, count=1)["kept"]
+    np.testing.assert_allclose(removed, 0, atol=1e-9)
+    strong = measures.details(nothing, Condition("gaussian", 120), seed=0, count=1)["kept"]  # contrasts end at white
+    np.testing.assert_allclose(strong, 1, atol=1e-3)
+
+
 def test_signals_are_as_visible_as_an_ideal_observer_has_it() -> None:
     """White noise on a flat field: the Hotelling observer of the channels cannot exceed d' = 3, and comes near it."""
     flat = np.full((256, 256), 0.4, np.float32)
