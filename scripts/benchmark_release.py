@@ -30,10 +30,9 @@ Written by a command, not by hand:
     python scripts/benchmark_release.py --mini_mias DATA/mini_mias --xray DATA/ceph --output OUT \\
         --document docs/evidence.md
 
-32 films of mini-MIAS from women that the weights {weights} have never seen, and 24 cephalograms of a source they have
-never seen; windows of 256 x 256 pixels with at least 95 % tissue; Gaussian noise, not clipped; the network is blind,
-baselines are told the noise level and tuned on other patients of the same source. What is measured, and how:
-[comparing.md](comparing.md). {versions}.
+32 films of mini-MIAS and 24 cephalograms, neither of them seen by the weights {weights}, the latter of a source that was
+never trained on; windows of 256 x 256 pixels with at least 95 % tissue; Gaussian noise, not clipped. What is measured,
+and how: [comparing.md](comparing.md). Versions: {versions}.
 
 """
 FILMS, RADIOGRAPHS, TUNED_ON = 32, 24, 8

@@ -166,7 +166,9 @@ def _coverage(results: Content) -> Iterator[Finding]:
         found, asked = entry["coverage"], entry["asked"]
         ends = _pair(found.get("ci95"))
         interval = None if ends is None else (ends[0] - asked, ends[1] - asked)
-        yield Finding("coverage", condition_title(entry), "", found["mean"], asked, interval, _word(interval, True))
+        word = _word(interval, True)
+        if word != "better":  # more than was asked for is a width that says less, and no merit
+            yield Finding("coverage", condition_title(entry), "", found["mean"], asked, interval, word)
 
 
 def _paired(

@@ -118,6 +118,8 @@ def test_coverage_below_what_was_asked_is_worse() -> None:
     words = worse(made_up(uncertainty=[entry]))["Worse"]
     assert "80.0 % against 90.0 % asked for" in words
     assert "Worse" not in worse(made_up(uncertainty=[{**entry, "coverage": {"mean": 0.91, "ci95": [0.88, 0.94]}}]))
+    wide = made_up(uncertainty=[{**entry, "coverage": {"mean": 0.97, "ci95": [0.96, 0.98]}}])
+    assert not [finding for finding in find(wide) if finding.measure == "coverage"]
 
 
 def test_noisy_input_is_no_rival_in_what_it_keeps_for_nothing(results: dict[str, Any]) -> None:
