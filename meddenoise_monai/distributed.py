@@ -112,10 +112,11 @@ def join(device: str | torch.device, minutes: float = 1440.0) -> None:
         return
     here = torch.device(device)
     if here.type == "cuda":
-        if (here.index or 0) >= torch.cuda.device_count():
+        processes, cards = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if processes > cards:  # all processes of this machine see it, so its first one says it
             raise UsageError(
-                f"process {here.index} of this machine has no GPU of its own: there are {torch.cuda.device_count()}",
-                f"give --nproc_per_node={torch.cuda.device_count()} to torchrun, or --device cpu",
+                f"torchrun started {processes} processes on a machine with {cards} GPU(s)",
+                f"give it --nproc_per_node={cards}, or --device cpu to the bundle",
             )
         torch.cuda.set_device(here)
     timeout = timedelta(minutes=minutes)
@@ -255,9 +256,12 @@ class ShareOfBatch:
 
 
 def first_to_fail() -> bool:
-    """Whether this process is the one that reports the error it ends with; the others fail because of it."""
+    """Whether this process is the one that reports the error it ends with; the others fail because of it.
+
+    Before they have met, the first process of each machine does.
+    """
     if _job is None:
-        return not launched() or os.environ["RANK"] == "0"
+        return not launched() or os.environ.get("LOCAL_RANK", os.environ["RANK"]) == "0"
     try:
         return bool(_job.store.add("failed", 1) == 1)
     except RuntimeError:  # the store is gone, and who knows what was said

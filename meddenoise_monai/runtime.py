@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from .allocation import keep_freed_memory
 from .errors import InputError, MeddenoiseError, UsageError, nearest
 
 __all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "launched_config", "make_folder", "user_error"]
+
+SILENCE = 5.0  # seconds
 
 # The arguments of `python -m monai.bundle run` itself, which are no overrides.
 _RUN_ARGUMENTS = frozenset(
@@ -227,6 +230,7 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         return
     found = user_error(error) or next(filter(None, map(distributed.lost_process, _chain(error))), None)
     if not distributed.first_to_fail():
+        time.sleep(SILENCE)  # torchrun ends all when one has ended: that must not be before another one has spoken
         _end(found.exit_code if found else 1)
     if found is None:
         traceback.print_exception(kind, error, trace)
@@ -272,7 +276,9 @@ def begin(join: Callable[[], None] | None = None) -> None:
                 "add multi_gpu_train.json or multi_gpu_evaluate.json to --config_file, as the last file",
             )
     if join is not None:
+        hook = sys.excepthook
         join()
+        sys.excepthook = hook  # torch has put one before it that catches what it prints
     check_overrides()
     keep_freed_memory()
 
