@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from monai.data.utils import list_data_collate
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
@@ -251,6 +250,8 @@ class ShareOfBatch:
         self.first, self.step = rank(), size()  # a worker process could not ask
 
     def __call__(self, items: Iterable[Any]) -> Any:
+        from monai.data.utils import list_data_collate
+
         patches = [patch for item in items for patch in (item if isinstance(item, list) else [item])]
         return list_data_collate(patches[self.first :: self.step])
 
