@@ -68,7 +68,8 @@ def train(processes: int, batch_size: int, options: dict[str, object]) -> Result
 def as_table(rounds: list[tuple[Result, Result]], processes: int) -> str:
     """One line a round, and one for all: samples per second (medians over the epochs), their ratio, the SSIMs."""
     lines = [
-        f"| round | 1 process, samples/s | {processes} processes, samples/s | ratio | SSIM of 1 | SSIM of {processes} |",
+        f"| round | 1 process, samples/s | {processes} processes, samples/s | ratio "
+        f"| SSIM of 1 | SSIM of {processes} |",
         "|---|---|---|---|---|---|",
     ]
     for number, (one, several) in enumerate(rounds, start=1):

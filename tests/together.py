@@ -65,7 +65,8 @@ def agree() -> dict[str, Any]:
         "gradient": float(network.weight.grad),
         "names": list(network.state_dict()),
         "failed": failed,
-        "lost": distributed.lost_process(RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")) is None,
+        "lost": distributed.lost_process(RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"))
+        is None,
         "other": distributed.lost_process(RuntimeError("out of memory")),
         "restarted": distributed.restarted(),
     }

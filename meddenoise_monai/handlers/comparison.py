@@ -135,9 +135,7 @@ class BaselineComparison:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            tuned = tune_all(
-                pairs, sigmas, self.metric, names=self.names, cache_dir=self.cache_dir, progress=progress
-            )
+            tuned = tune_all(pairs, sigmas, self.metric, names=self.names, cache_dir=self.cache_dir, progress=progress)
         summary = summarise(evaluate(cases, tuned))
         self.tracker.log_group("baselines", _by_method(summary), step=0)
         columns = as_columns(summary)
