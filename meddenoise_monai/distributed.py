@@ -44,13 +44,14 @@ __all__ = [
 
 T = TypeVar("T")
 
-_BEGUN = "meddenoise/begun"
+_JOINED, _BEGUN = "meddenoise/joined", "meddenoise/begun"
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What `join` found: the store of this attempt, the group that objects go through, whether this is a restart."""
+    """What `join` found: the agent's store and this attempt's, the group that objects go through, what comes next."""
 
+    shared: Any
     store: Any
     objects: Any
     restarted: bool
@@ -119,8 +120,11 @@ def join(device: str | torch.device, minutes: float = 1440.0) -> None:
             )
         torch.cuda.set_device(here)
     timeout = timedelta(minutes=minutes)
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     try:
-        store, number, count = next(iter(rendezvous("env://", timeout=timedelta(minutes=10))))
+        shared, number, count = next(iter(rendezvous("env://", timeout=timedelta(minutes=10))))
+        # The agent's store may outlive the processes, and with it the addresses of those that died.
+        store = dist.PrefixStore(f"meddenoise/attempt_{attempt}", shared)
         dist.init_process_group(
             "nccl" if here.type == "cuda" else "gloo", store=store, rank=number, world_size=count, timeout=timeout
         )
@@ -131,24 +135,29 @@ def join(device: str | torch.device, minutes: float = 1440.0) -> None:
         raise InputError(
             f"the processes cannot meet: {reason}", "start them with torchrun; see docs/scaling.md for several nodes"
         ) from error
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    # A process that died before the training began leaves nothing to go on with but, perhaps, an older training's
-    # checkpoint. The agent's store outlives the processes, so it is asked whether this training had begun.
-    shared = getattr(store, "underlying_store", store)
-    _job = _Job(store, objects, bool(_from_lead(objects, lambda: again and shared.check([_BEGUN]), number)))
+
+    def goes_on() -> bool:
+        # A process that died before the training began leaves nothing to go on with but, perhaps, an older training's
+        # checkpoint. A store that knows nothing is a new one.
+        if attempt:
+            return not shared.check([_JOINED]) or shared.check([_BEGUN])
+        shared.set(_JOINED, "1")
+        return False
+
+    _job = _Job(shared, store, objects, _from_lead(objects, goes_on, number))
     if number:
         logging.disable(logging.WARNING)
 
 
 def restarted() -> bool:
-    """Whether torchrun started the processes again (``--max-restarts``) after the training had begun."""
+    """Whether torchrun started the processes again (``--max-restarts``), and the training had begun before."""
     return _job is not None and _job.restarted
 
 
 def mark_begun() -> None:
     """From now on a restart goes on with this training's checkpoint."""
     if _job is not None and leads():
-        getattr(_job.store, "underlying_store", _job.store).set(_BEGUN, "1")
+        _job.shared.set(_BEGUN, "1")
 
 
 def leave() -> None:

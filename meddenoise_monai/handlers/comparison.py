@@ -222,8 +222,8 @@ class FinalComparison:
         """Of all cases, in their order; each process scores its share of them."""
         cases = cases_of(self.dataset)
         own = [(index, cases[index]) for index in distributed.share(len(cases))]
-        methods = {**self.comparison.tuned, self.NAME: self.denoise}
-        found = dict(distributed.gathered([(index, evaluate([case], methods)) for index, case in own]))
+        scored = [(i, evaluate([case], {**self.comparison.tuned, self.NAME: self.denoise})) for i, case in own]
+        found = dict(distributed.gathered(scored))
         return [score for index in range(len(cases)) for score in found[index]]
 
     def __call__(self, engine: Engine | None = None) -> list[Score]:
