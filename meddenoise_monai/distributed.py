@@ -124,7 +124,7 @@ def join(device: str | torch.device, minutes: float = 1440.0) -> None:
     try:
         shared, number, count = next(iter(rendezvous("env://", timeout=timedelta(minutes=10))))
         # The agent's store may outlive the processes, and with it the addresses of those that died.
-        store = dist.PrefixStore(f"meddenoise/attempt_{attempt}", shared)
+        store = dist.distributed_c10d.PrefixStore(f"meddenoise/attempt_{attempt}", shared)
         dist.init_process_group(
             "nccl" if here.type == "cuda" else "gloo", store=store, rank=number, world_size=count, timeout=timeout
         )
