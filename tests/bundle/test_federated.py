@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, FlStatistics
@@ -18,6 +19,7 @@ from tests.samples import write_patients
 ROUNDS, STEPS = 2, 4
 
 
+@pytest.mark.filterwarnings("ignore:executing the bundle config under")  # it says what a server could do
 def test_two_sites_train_one_network(tiny: dict[str, Any], mlflow_folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = ResidualDenoisingAutoencoder(widths=TINY_NETWORK["widths"], blocks=1)
