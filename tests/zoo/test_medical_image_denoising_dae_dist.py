@@ -52,7 +52,7 @@ def run_one(rank, names, folder, port):
     torch.set_num_threads(1)
     job = workflow(names, folder)
     job.initialize()
-    if job.check_properties() != []:
+    if "evaluate" not in names and job.check_properties() != []:
         raise AssertionError("the configurations lack properties")
     job.run()
     job.finalize()
