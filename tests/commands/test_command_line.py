@@ -24,7 +24,7 @@ from meddenoise_monai.cli import main
 from tests.commands.conftest import digests, failure, pixels, run
 from tests.samples import listen_to_interrupts
 
-VERBS = ("denoise", "corrupt", "score", "compare", "prepare", "export", "version")
+VERBS = ("denoise", "archive", "corrupt", "score", "compare", "prepare", "export", "version")
 
 
 # --- verbs, help, version ---------------------------------------------------------------------------------------------
