@@ -160,13 +160,21 @@ def _cluster(workers: int, gpu: bool, address: str | None) -> Iterator[None]:
                     object_store_memory=_OBJECTS, _node_ip_address="127.0.0.1", _temp_dir=scratch, **common,
                 )  # fmt: skip
             else:
-                ray.init(address=address, **common)
+                _join(address, common)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1
         yield
-    except ConnectionError as error:
-        raise UsageError(f"no Ray cluster at {address}: {error}", "start one by: ray start --head") from error
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"no Ray cluster at {address}: {reason}", "start one by: ray start --head") from error
