@@ -20,7 +20,7 @@ _EACH, _SECONDS = 1000, 30.0  # a part is written when it holds so many records,
 _MERGED = 200_000  # records in a part, once a job is through
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)  # there are millions of them
 class Record:
     """What became of a file.
 

@@ -20,7 +20,7 @@ _WHOLE_AT_ONCE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"})
 _COMPANIONS = {".par": (".rec", ".REC"), ".mhd": (".raw", ".zraw"), ".nhdr": (".raw", ".raw.gz")}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)  # there are millions of them
 class Entry:
     """A file: its size, and what changes when the file does (its ETag, or the time of its last change)."""
 
