@@ -7,7 +7,6 @@ replaced, and what it had in hand is done again; a file at which workers die aga
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import pickle
@@ -140,6 +139,10 @@ def _stream(order: Order, items: Sequence[Item], size: int, workers: int, gpu: b
 def _cluster(workers: int, gpu: bool, address: str | None) -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing of an archive leaves it
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core would write to our standard error
+    if address is None:
+        # A cluster of this machine alone, on the loopback interface: as Ray does it where it knows no others. It takes
+        # the address 127.0.0.1 for that of the network, and would listen to everybody. Read when Ray is imported.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
         import ray.data
@@ -153,11 +156,11 @@ def _cluster(workers: int, gpu: bool, address: str | None) -> Iterator[None]:
     scratch = tempfile.mkdtemp(prefix="meddenoise-ray-")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with _streams_shut():
             if address is None:
                 ray.init(
                     address="local", num_cpus=None if gpu else workers + max(1, workers // 4), include_dashboard=False,
-                    object_store_memory=_OBJECTS, _node_ip_address="127.0.0.1", _temp_dir=scratch, **common,
+                    object_store_memory=_OBJECTS, _temp_dir=scratch, **common,
                 )  # fmt: skip
             else:
                 _join(address, common)
@@ -178,3 +181,19 @@ def _join(address: str, options: dict[str, Any]) -> None:
     except (ConnectionError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"no Ray cluster at {address}: {reason}", "start one by: ray start --head") from error
+
+
+@contextlib.contextmanager
+def _streams_shut() -> Iterator[None]:
+    """What Ray says while it starts, some of it from C++, is nothing to those who asked for denoised images."""
+    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for stream, _ in kept:
+            os.dup2(nowhere, stream)
+        yield
+    finally:
+        for stream, copy in kept:
+            os.dup2(copy, stream)
+            os.close(copy)
+        os.close(nowhere)
