@@ -16,7 +16,7 @@ from typing import Any
 
 from . import __version__
 from .command_line import Verb, execute, say
-from .errors import InputError, UsageError, fail_in_part
+from .errors import InputError, PartialFailure, UsageError, fail_in_part
 
 __all__ = ["main"]
 
@@ -114,6 +114,79 @@ def denoise(
         before = f", {summary.unchanged} were done already" if summary.unchanged else ""
         say(f"{summary.written} image(s) denoised into {output}{before}")
     fail_in_part(len(summary.skipped) - (summary.unsuitable if lenient else 0))
+
+
+def archive(
+    source: str,
+    target: str,
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    sigma: float | None = None,
+    strength: float = 1.0,
+    noise: str = "auto",
+    gain: float | None = None,
+    transfer_syntax: str = "keep",
+    keep_private: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    lenient: bool = False,
+    json: bool = False,
+) -> None:
+    """Remove noise from all images of an archive, by one process or by many, on one machine or on many.
+
+    usage: meddenoise archive SOURCE TARGET [flags]
+
+    Does with each file what `meddenoise denoise` does, to the same bytes, in the same tree; hidden files are left out.
+    Every result appears whole or not at all. The same command, run again after whatever happened, does what is missing
+    and what failed.
+
+    TARGET/manifest.parquet says what became of each file: a folder of Parquet files with the columns source, target,
+    status (done, failed, unsuitable, or ignored for what is no image), reason, job, source_version, source_sha256,
+    target_sha256, target_size, seconds, warnings, estimated_sigma, removed_sigma and at. Names of files may name
+    patients: keep it where the images are.
+
+    arguments:
+      SOURCE        a folder, or a URL of fsspec's, such as s3://bucket/prefix; never changed
+      TARGET        a folder, or such a URL, outside SOURCE
+
+    flags:
+      --engine NAME     local (the default: this process, one file after the other) or ray (actors of Ray Data, the
+                        extra archive)
+      --workers COUNT   of ray: processes that denoise; by default one for each GPU, or core, of this machine
+      --address HOST    of ray: a cluster that runs already, such as auto or HOST:6379; by default one is started on
+                        this machine, for this job only
+      --model FILE      weights, at the same path on each machine; by default the released ones
+      --device NAME     cpu, cuda, ...; by default CUDA where there is one
+      --sigma, --strength, --noise, --gain, --transfer_syntax, --keep_private, --force
+                        as of meddenoise denoise
+      --overwrite       replace what is there and is not of this very job: of other weights or settings, or of others
+      --lenient         exit with 0, not 3, where all that was left out is whole, but nothing to be denoised
+      --json            print one JSON object: {"written", "unchanged", "failed", "unsuitable", "ignored"}; nothing
+                        where the job fails
+
+    examples:
+      meddenoise archive studies/ denoised/ --engine ray --workers 8
+      meddenoise archive s3://hospital/ct s3://research/ct --engine ray --address auto --device cuda --workers 4
+    """
+    from .archiving import archive_files
+    from .denoising import FileJob
+
+    job = FileJob(noise, sigma, gain, strength, transfer_syntax, keep_private, force)
+    summary = archive_files(
+        source, target, job, engine=engine, workers=workers, model=model, device=device, overwrite=overwrite,
+        address=address,
+    )  # fmt: skip
+    if json:
+        say(_as_json(dataclasses.asdict(summary)))
+    else:
+        before = f", {summary.unchanged} were done already" if summary.unchanged else ""
+        say(f"{summary.written} image(s) denoised into {target}{before}")
+    if left := summary.failed + (0 if lenient else summary.unsuitable):
+        raise PartialFailure(f"{left} file(s) failed; the rest are written", f"{target}/manifest.parquet says which")
 
 
 def corrupt(
@@ -408,7 +481,9 @@ def _score_table(rows: Sequence[Mapping[str, Any]], means: Mapping[str, float]) 
     return "\n".join(lines)
 
 
-_VERBS: dict[str, Verb] = {verb.__name__: verb for verb in (denoise, corrupt, score, compare, prepare, export, version)}
+_VERBS: dict[str, Verb] = {
+    verb.__name__: verb for verb in (denoise, archive, corrupt, score, compare, prepare, export, version)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

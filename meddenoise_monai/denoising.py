@@ -39,7 +39,7 @@ from .results import float_name, output_path, write_result
 from .treatments import check_request
 from .whole_files import TEMPORARY
 
-__all__ = ["DenoiseSummary", "denoise_files"]
+__all__ = ["DenoiseSummary", "DenoisedImage", "FileJob", "ReadImage", "denoise_files"]
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _noise_options(noise: str, sigma: float | None, gain: float | None, strength
 
 
 @dataclasses.dataclass(frozen=True)
-class _Task:
+class ReadImage:
     """An image that was read, and what was seen of it, for the manifest; ``warnings`` by kind."""
 
     image: ImageData
@@ -123,8 +123,100 @@ class _Task:
     warnings: dict[str, str]
 
 
+@dataclasses.dataclass(frozen=True)
+class DenoisedImage:
+    """What became of its values, and if that was asked for how far they may lie from the clean ones, in its units."""
+
+    values: NDArray[Any]
+    half_width: NDArray[Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FileJob:
+    """What is done with each file, in three steps: `read`, `work`, `write`. What goes from one to the next can be
+    pickled, so that each can be done by a process of its own.
+
+    Parameters
+    ----------
+    noise, sigma, gain, strength, transfer_syntax, keep_private, force
+        As in `denoise_files`.
+    uncertain
+        Whether `work` answers half widths.
+
+    Raises
+    ------
+    UsageError
+        If a parameter is out of its range.
+    """
+
+    noise: str = "auto"
+    sigma: float | None = None
+    gain: float | None = None
+    strength: float = 1.0
+    transfer_syntax: str = "keep"
+    keep_private: bool = False
+    force: bool = False
+    uncertain: bool = False
+
+    def __post_init__(self) -> None:
+        _noise_options(self.noise, self.sigma, self.gain, self.strength)
+        check_transfer_syntax(self.transfer_syntax)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on, beside the weights and how DICOM is written."""
+        return {"noise": self.noise, "sigma": self.sigma, "gain": self.gain, "strength": self.strength}
+
+    def derivation(self, fingerprint: str) -> Derivation:
+        """What DICOM results say of how they were made, by weights of that `Denoiser.fingerprint`."""
+        return _derivation(fingerprint, {**self.settings, "keep_private": self.keep_private or None})
+
+    def identity(self, fingerprint: str) -> dict[str, Any]:
+        """All that a result depends on besides its source."""
+        form = {"transfer_syntax": self.transfer_syntax, "keep_private": self.keep_private}
+        return {"version": __version__, "weights": fingerprint, **self.settings, **form}
+
+    def read(self, path: Path) -> ReadImage:
+        """An image, if it is one to be denoised.
+
+        Raises
+        ------
+        InputError
+            If it is not; an UnsuitableError, if it is whole.
+        """
+        image = read_image(path)
+        if image.dicom is not None:
+            check_derivable(image.dicom.dataset)  # before the work, not after it
+            if is_derived_here(image.dicom.dataset) and not self.force:
+                raise UnsuitableError(f"{path}: it was denoised by this program", "add --force to denoise it again")
+        labels = label_map(image.array)
+        if labels and not self.force:
+            raise UnsuitableError(
+                f"{path}: it is a mask or a map of labels: {labels}", "add --force to denoise it all the same"
+            )
+        seen = examine(image.array, image.scale)
+        warned = {**seen.warnings, "labels": labels} if labels else seen.warnings
+        return ReadImage(image, {"estimated_sigma": seen.sigma}, dict(warned))
+
+    def work(self, denoise: Denoiser, task: ReadImage) -> DenoisedImage:
+        """What the denoiser makes of it; adds to its facts and warnings."""
+        options = _noise_options(self.noise, self.sigma, self.gain, self.strength)
+        values, half_width = _result(denoise, task, options, self.strength, self.uncertain)
+        if half_width is not None:
+            task.facts["mean_half_width"] = float(half_width.mean(dtype=np.float64))
+        task.facts["removed_sigma"], most = _removed(task.image.array, values)
+        if self.strength == 1.0 and self.sigma is None:
+            task.warnings.update(_little(task, most))
+        return DenoisedImage(values, half_width)
+
+    def write(self, target: Path, task: ReadImage, done: DenoisedImage, fingerprint: str) -> None:
+        """Write the result as one whole file, as `results.write_result` does."""
+        derivation = self.derivation(fingerprint)
+        write_result(target, done.values, task.image, derivation, self.transfer_syntax, self.keep_private)
+
+
 def _result(
-    denoise: Denoiser, task: _Task, options: Mapping[str, Any], strength: float, uncertain: bool
+    denoise: Denoiser, task: ReadImage, options: Mapping[str, Any], strength: float, uncertain: bool
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """The denoised image, and if it is asked for how far that may lie from the clean one, in its units."""
     image = task.image
@@ -214,25 +306,15 @@ def denoise_files(
     targets = _targets(source, output)
     pictures = _beside(preview, "preview", "picture", source, targets, lambda name: name.with_name(f"{name.name}.png"))
     maps = _beside(uncertainty, "uncertainty", "map", source, targets, float_name)
-    options = _noise_options(noise, sigma, gain, strength)
-    check_transfer_syntax(transfer_syntax)
+    job = FileJob(noise, sigma, gain, strength, transfer_syntax, keep_private, force, bool(maps))
     if not source.is_dir() and not overwrite:
         _refuse_to_replace([*targets.values(), *pictures.values(), *maps.values()])  # before the work, not after it
     denoise = model if isinstance(model, Denoiser) else load_denoiser(model, device)
     if maps:
         _ = denoise.calibration  # fails here where there is none
     load_itk(targets)
-    settings = {"noise": noise, "sigma": sigma, "gain": gain, "strength": strength}
-    derivation = _derivation(denoise, {**settings, "keep_private": keep_private or None})
-    form = transfer_syntax, keep_private
-    job = {
-        "version": __version__,
-        "weights": derivation.weights,
-        **settings,
-        "transfer_syntax": transfer_syntax,
-        "keep_private": keep_private,
-    }
-    manifest = Manifest(output, job, source) if source.is_dir() else None
+    fingerprint = denoise.fingerprint
+    manifest = Manifest(output, job.identity(fingerprint), source) if source.is_dir() else None
     to_do = _still_to_do(targets, source, manifest, overwrite, (pictures, maps))
     if manifest is not None and manifest.cut_off:
         for half in {path for target in targets.values() for path in target.parent.glob(f"{TEMPORARY}*")}:
@@ -240,43 +322,22 @@ def denoise_files(
 
     warnings = Warnings()
 
-    def read(path: Path) -> _Task:
-        image = read_image(path)
-        if image.dicom is not None:
-            check_derivable(image.dicom.dataset)  # before the work, not after it
-            if is_derived_here(image.dicom.dataset) and not force:
-                raise UnsuitableError(f"{path}: it was denoised by this program", "add --force to denoise it again")
-        labels = label_map(image.array)
-        if labels and not force:
-            raise UnsuitableError(
-                f"{path}: it is a mask or a map of labels: {labels}", "add --force to denoise it all the same"
-            )
-        seen = examine(image.array, image.scale)
-        warned = {**seen.warnings, "labels": labels} if labels else seen.warnings
-        return _Task(image, {"estimated_sigma": seen.sigma}, dict(warned))
-
-    def work(path: Path, task: _Task) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        values, half_width = _result(denoise, task, options, strength, bool(maps))
-        if half_width is not None:
-            task.facts["mean_half_width"] = float(half_width.mean(dtype=np.float64))
-        task.facts["removed_sigma"], most = _removed(task.image.array, values)
-        if strength == 1.0 and sigma is None:
-            task.warnings.update(_little(task, most))
+    def work(path: Path, task: ReadImage) -> DenoisedImage:
+        done = job.work(denoise, task)
         warnings.say(str(path), task.warnings)
-        return values, half_width
+        return done
 
-    def write(path: Path, task: _Task, done: tuple[NDArray[Any], NDArray[Any] | None], seconds: float) -> None:
-        name, target, image = _name(path, source), targets[path], task.image
-        values, half_width = done
+    def write(path: Path, task: ReadImage, done: DenoisedImage, seconds: float) -> None:
+        name, target = _name(path, source), targets[path]
         if pictures:
-            write_preview(pictures[path], image, values)
-        if half_width is not None:
-            write_image(maps[path], half_width, like=path if image_suffix(path) in NIFTI_SUFFIXES else None)
+            write_preview(pictures[path], task.image, done.values)
+        if done.half_width is not None:
+            write_image(maps[path], done.half_width, like=path if image_suffix(path) in NIFTI_SUFFIXES else None)
         if manifest is None:
-            write_result(target, values, image, derivation, *form)
+            job.write(target, task, done, fingerprint)
             return
         manifest.begin(name)
-        write_result(target, values, image, derivation, *form)
+        job.write(target, task, done, fingerprint)
         warned = {"warnings": list(task.warnings.values())} if task.warnings else {}
         manifest.done(name, path, target, **task.facts, seconds=round(seconds, 3), **warned)
 
@@ -284,7 +345,7 @@ def denoise_files(
     try:
         # pydicom looks at an attribute when it is first asked for, wherever that is.
         with silence(), tqdm(to_do, "denoise", unit="image", disable=None) as bar:
-            for path, problem in in_turn(to_do, read, work, write):
+            for path, problem in in_turn(to_do, job.read, work, write):
                 bar.update()
                 if problem is None:
                     continue
@@ -307,7 +368,7 @@ def denoise_files(
     return DenoiseSummary(len(to_do) - len(reasons), reasons, len(targets) - len(to_do), skipped.unsuitable)
 
 
-def _derivation(denoise: Denoiser, settings: Mapping[str, Any]) -> Derivation:
+def _derivation(fingerprint: str, settings: Mapping[str, Any]) -> Derivation:
     said = {name: value for name, value in settings.items() if value is not None}
     words = [f"{name} {value}" for name, value in said.items()]
     default = {"noise": "auto", "strength": 1.0}
@@ -316,10 +377,10 @@ def _derivation(denoise: Denoiser, settings: Mapping[str, Any]) -> Derivation:
         for name, value in said.items()
         if value != default.get(name) and name != "keep_private"
     ]
-    return Derivation(__version__, denoise.fingerprint, ", ".join(words), ", ".join(variant))
+    return Derivation(__version__, fingerprint, ", ".join(words), ", ".join(variant))
 
 
-def _little(task: _Task, most: float) -> dict[str, str]:
+def _little(task: ReadImage, most: float) -> dict[str, str]:
     """A warning where the noise that was estimated is left in, or no pixel has changed by `most`."""
     found, removed = task.facts["estimated_sigma"], task.facts["removed_sigma"]
     if found and removed < _LITTLE * found and found >= _NOISY * task.image.scale.width:

@@ -13,16 +13,20 @@ import math
 import os
 import re
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import distributed
 from .allocation import keep_freed_memory
 from .errors import InputError, MeddenoiseError, UsageError, nearest
 
 __all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "launched_config", "make_folder", "user_error"]
+
+SILENCE = 5.0  # seconds
 
 # The arguments of `python -m monai.bundle run` itself, which are no overrides.
 _RUN_ARGUMENTS = frozenset(
@@ -224,28 +228,57 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return
-    found = user_error(error)
+    found = user_error(error) or next(filter(None, map(distributed.lost_process, _chain(error))), None)
+    if not distributed.first_to_fail():
+        time.sleep(SILENCE)  # torchrun ends all when one has ended: that must not be before another one has spoken
+        _end(found.exit_code if found else 1)
     if found is None:
         traceback.print_exception(kind, error, trace)
         *_, cause = _chain(error)
         found = MeddenoiseError(f"{type(cause).__name__}: {cause}", "the traceback above says where it happened")
     message, hint = (" ".join(text.split()) for text in (found.message, found.hint))
     print(f"error: {message}\nhint: {hint}", file=sys.stderr)
-    if found.exit_code != 1:
-        # The interpreter would exit with 1 whatever is done here; so end it, after what was registered for the end.
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(found.exit_code)
+    if found.exit_code != 1 or distributed.launched():
+        _end(found.exit_code)
 
 
-def begin() -> None:
+def _end(code: int) -> None:
+    """End the interpreter, after what was registered for the end.
+
+    By itself it would exit with 1 whatever is done here, and might wait for another process's messages.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def begin(join: Callable[[], None] | None = None) -> None:
     """Install the two-line error report and check the overrides; to be called first in ``initialize``.
 
     Freed memory is kept from here on, see `allocation`.
+
+    Parameters
+    ----------
+    join
+        Meets the other processes of a distributed training.
+
+    Raises
+    ------
+    UsageError
+        If an override is unknown, or torchrun started several processes of a configuration for one.
     """
     if _command_line(sys.argv) is not None:
         sys.excepthook = _report
+        if join is None and distributed.launched() and os.environ["WORLD_SIZE"] != "1":
+            raise UsageError(
+                f"torchrun started {os.environ['WORLD_SIZE']} processes of a configuration for one",
+                "add multi_gpu_train.json or multi_gpu_evaluate.json to --config_file, as the last file",
+            )
+    if join is not None:
+        hook = sys.excepthook
+        join()
+        sys.excepthook = hook  # torch has put one before it that catches what it prints
     check_overrides()
     keep_freed_memory()
 

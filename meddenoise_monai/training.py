@@ -19,12 +19,14 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from . import distributed
 from .errors import InputError, UsageError
 from .identity import image_digests
 from .inference import load_weights
 from .whole_files import replace_whole
 
-__all__ = ["EpochSeed", "GradientClipping", "TrainingCheckpoint", "WeightAverage", "averaged_model", "load_pretrained"]
+__all__ = ["EpochSeed", "GradientClipping", "TrainingCheckpoint", "WeightAverage", "averaged_model", "load_pretrained",
+           "set_aside"]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -210,17 +212,18 @@ class TrainingCheckpoint:
         self._clock = time.monotonic()
         path = self.folder / self.LAST
         if not self.resume:
-            if self.best_path.is_file():
+            if distributed.leads() and self.best_path.is_file():
                 kept = self.best_path.with_name("model_previous.pt")
                 os.replace(self.best_path, kept)
                 if self._note_path.is_file():
                     os.replace(self._note_path, kept.with_suffix(".json"))
                 _log.info("the best weights of an earlier training are kept as %s", kept)
             return
-        if not path.is_file():
+        # Of several processes the first reads: the others may run on machines that do not have the file.
+        state = distributed.from_lead(lambda: self._read(path) if path.is_file() else None)
+        if state is None:
             _log.warning("nothing to resume in %s: a new training starts", self.folder)
             return
-        state = self._read(path)
         if state["parts"].keys() != self.parts.keys():
             raise InputError(f"{path} was saved by another configuration", "delete it, or resume with its own options")
         if state.get("training_images", self._images) != self._images:
@@ -245,7 +248,7 @@ class TrainingCheckpoint:
         _log.info("resumed after epoch %d, best %s %.4f", state["epoch"], self.metric, self.best_metric)
         if state["epoch"] >= (engine.state.max_epochs or 0):
             _log.warning("all %d epochs are done: raise --max_epochs to go on", state["epoch"])
-        if self._stop_reason(engine, 0.0):
+        if distributed.from_lead(lambda: self._stop_reason(0.0)):
             engine.terminate()
 
     def end_epoch(self, engine: Engine) -> None:
@@ -256,17 +259,30 @@ class TrainingCheckpoint:
         # MONAI's ValidationHandler hands the trainer's epoch to the evaluator.
         validated = self.evaluator.state.epoch == engine.state.epoch
         better = False
+        # The metric is that of all processes, so they agree on what is better; the first one writes.
         if metric is not None and validated and metric > self.best_metric:
             better, self.best_metric = True, float(metric)
         self._stale = 0 if better else self._stale + validated
         if better or not self.best_epoch:  # without a validation too: an older training's weights must not stay
             self.best_epoch = engine.state.epoch
-            average = self.parts["average"]
-            weights = average.module.state_dict() if isinstance(average, AveragedModel) else average.state_dict()
-            # The note first: weights without it could be judged on their own training images unnoticed.
-            with replace_whole(self._note_path) as temporary:
-                temporary.write_text(json.dumps({"training_images": self._images}, indent=4) + "\n", encoding="utf-8")
-            self._save(self.best_path, {name: tensor.detach().cpu() for name, tensor in weights.items()})
+            if distributed.leads():
+                self._save_best()
+        if distributed.leads():
+            self._save_last(engine)
+        reason = distributed.from_lead(lambda: self._stop_reason(took))  # the clocks of several processes differ
+        if reason:
+            _log.info("stopped after epoch %d: %s", engine.state.epoch, reason)
+            engine.terminate()
+
+    def _save_best(self) -> None:
+        average = self.parts["average"]
+        weights = average.module.state_dict() if isinstance(average, AveragedModel) else average.state_dict()
+        # The note first: weights without it could be judged on their own training images unnoticed.
+        with replace_whole(self._note_path) as temporary:
+            temporary.write_text(json.dumps({"training_images": self._images}, indent=4) + "\n", encoding="utf-8")
+        self._save(self.best_path, {name: tensor.detach().cpu() for name, tensor in weights.items()})
+
+    def _save_last(self, engine: Engine) -> None:
         self._save(
             self.folder / self.LAST,
             {
@@ -280,12 +296,8 @@ class TrainingCheckpoint:
                 "scaler": _scaler(engine).state_dict() if _scaler(engine) is not None else {},
             },
         )
-        reason = self._stop_reason(engine, took)
-        if reason:
-            _log.info("stopped after epoch %d: %s", engine.state.epoch, reason)
-            engine.terminate()
 
-    def _stop_reason(self, engine: Engine, epoch_seconds: float) -> str | None:
+    def _stop_reason(self, epoch_seconds: float) -> str | None:
         if self.patience and self._stale >= self.patience:
             return f"no better {self.metric} in {self.patience} validations"
         if self.max_minutes and self._seconds + epoch_seconds > 60 * self.max_minutes:
@@ -299,6 +311,15 @@ class TrainingCheckpoint:
                 torch.save(dict(state), temporary)
             except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
                 raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}", "is the disk full?") from error
+
+
+def set_aside(folder: str | os.PathLike[str], resume: bool) -> None:
+    """Before a distributed training begins: rename an older one's checkpoint, which a restart would else go on with."""
+    last = Path(folder, TrainingCheckpoint.LAST)
+    if not resume and distributed.leads() and last.is_file():
+        os.replace(last, last.with_name("checkpoint_previous.pt"))
+        _log.info("the checkpoint of an earlier training is kept as %s", last.with_name("checkpoint_previous.pt"))
+    distributed.mark_begun()
 
 
 def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> nn.Module:

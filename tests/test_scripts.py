@@ -544,3 +544,16 @@ def test_weights_are_registered_and_how_to_serve_them_is_said(
     assert "were there already: nothing new is made of 1 of mine" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"error: no such weights file: nowhere.pt\nhint: "):
         script.main("nowhere.pt")
+
+
+def test_table_of_several_processes_takes_medians() -> None:
+    script = load("benchmark_distributed")
+    one = script.Result((10.0, 12.0, 50.0), 0.5)
+    two = script.Result((20.0, 24.0, 25.0), 0.5001)
+    lines = script.as_table([(one, two)], 2).splitlines()
+    assert lines[2] == "| 1 | 12.0 | 24.0 | 2.00 | 0.50000 | 0.50010 |"
+    assert lines[3] == "| all | 12.0 | 24.0 | 2.00 | 0.50000 | 0.50010 |"
+    words = script.command(2, {"max_epochs": 3})
+    assert words[-2:] == ["--max_epochs", "3"]
+    assert "--nproc_per_node=2" in words
+    assert "torch.distributed.run" not in script.command(1, {})

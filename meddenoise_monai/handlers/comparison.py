@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .. import distributed
 from ..baselines import TunedBaseline, available_baselines, make_baseline, tune_all
 from ..errors import UsageError, nearest
 from ..evaluation import Case, Score, as_columns, as_markdown, evaluate, intervals, summarise, write_scores
@@ -114,9 +115,11 @@ class BaselineComparison:
         return self.tuned[max(self.tuned, key=lambda name: self.summary[name][self.metric])]
 
     def prepare(self, engine: Engine | None = None) -> None:
-        """Tune and score the baselines, once."""
-        if self.tuned:
-            return
+        """Tune and score the baselines, once; of several processes the first does, and tells the others."""
+        if not self.tuned:
+            self.tuned, self.summary = distributed.from_lead(self._tune)
+
+    def _tune(self) -> tuple[dict[str, TunedBaseline], dict[str, dict[str, float]]]:
         cases = cases_of(self.dataset)
         _log.info("tuning the classical baselines on %d validation images", len(cases))
         pairs = [(case.clean, case.noisy) for case in cases]
@@ -132,22 +135,20 @@ class BaselineComparison:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            self.tuned = tune_all(
-                pairs, sigmas, self.metric, names=self.names, cache_dir=self.cache_dir, progress=progress
-            )
-        scores = evaluate(cases, self.tuned)
-        self.summary = summarise(scores)
-        self.tracker.log_group("baselines", _by_method(self.summary), step=0)
-        columns = as_columns(self.summary)
-        columns["parameters"] = [
-            json.dumps(dict(self.tuned[name].parameters)) if name in self.tuned else "" for name in self.summary
-        ]
+            tuned = tune_all(pairs, sigmas, self.metric, names=self.names, cache_dir=self.cache_dir, progress=progress)
+        summary = summarise(evaluate(cases, tuned))
+        self.tracker.log_group("baselines", _by_method(summary), step=0)
+        columns = as_columns(summary)
+        columns["parameters"] = [json.dumps(dict(tuned[name].parameters)) if name in tuned else "" for name in summary]
         columns["with default parameters"] = [
-            round(self.tuned[name].default_score, 4) if name in self.tuned else None for name in self.summary
+            round(tuned[name].default_score, 4) if name in tuned else None for name in summary
         ]
         self.tracker.run.log_table("baselines_on_validation.json", columns)
+        return tuned, summary
 
     def log_gains(self, engine: Engine) -> None:
+        if not distributed.leads():
+            return
         values = {metric: engine.state.metrics.get(name) for metric, name in self.ours.items()}
         gains = {
             name.removeprefix("val_"): float(value)
@@ -167,7 +168,8 @@ class BaselineComparison:
 class FinalComparison:
     """Handler for the end: scores the denoiser and all baselines on held-out images, logs and prints the table.
 
-    The baselines keep the parameters that were tuned on the validation images.
+    The baselines keep the parameters that were tuned on the validation images. Of several processes each scores its
+    share of the images; the first one writes and prints.
 
     Parameters
     ----------
@@ -216,12 +218,23 @@ class FinalComparison:
             result: NDArray[np.float32] = self.inferer(inputs, self.network)[0, 0].cpu().numpy()
         return result
 
+    def _scores(self) -> list[Score]:
+        """Of all cases, in their order; each process scores its share of them."""
+        cases = cases_of(self.dataset)
+        own = [(index, cases[index]) for index in distributed.share(len(cases))]
+        scored = [(i, evaluate([case], {**self.comparison.tuned, self.NAME: self.denoise})) for i, case in own]
+        found = dict(distributed.gathered(scored))
+        return [score for index in range(len(cases)) for score in found[index]]
+
     def __call__(self, engine: Engine | None = None) -> list[Score]:
         if self.weights is not None:
-            self.network.load_state_dict(load_weights(self.weights))
+            weights_file = self.weights  # only the first process's machine need have it
+            self.network.load_state_dict(distributed.from_lead(lambda: load_weights(weights_file)))
         self.network.eval()
         self.comparison.prepare()
-        scores = evaluate(cases_of(self.dataset), {**self.comparison.tuned, self.NAME: self.denoise})
+        scores = self._scores()
+        if not distributed.leads():
+            return scores
         summary = summarise(scores)
         notes = {
             name: ", ".join(f"{key}={value:g}" if isinstance(value, float | int) else f"{key}={value}"

@@ -10,6 +10,7 @@ from monai.utils.enums import CommonKeys as Keys
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from .. import distributed
 from .comparison import BaselineComparison
 from .run import RunTracker
 
@@ -23,7 +24,7 @@ class ImagePanels:
 
     A panel (see `panel`) shows the clean image, the noisy one, the best baseline's result, ours, and what ours removed
     and left. MLflow shows a slider over the steps, which begins at 0: validate once before the training starts, or the
-    slider opens on nothing. Volumes show their middle slice.
+    slider opens on nothing. Volumes show their middle slice. Of several processes the first shows images of its share.
 
     Parameters
     ----------
@@ -61,6 +62,8 @@ class ImagePanels:
 
     def __call__(self, engine: Engine) -> None:
         index = (engine.state.iteration or 0) - 1
+        if not distributed.leads():
+            return
         if index >= self.count or (self._shown and engine.state.epoch % self.interval):
             return
         output: Any = engine.state.output

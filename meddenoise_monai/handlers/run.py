@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from .. import __version__
+from .. import __version__, distributed
 from ..errors import InputError
 from ..runtime import launched_config
 from ..tracking import Run, environment_versions, open_run
@@ -46,7 +46,8 @@ def described(parameters: Mapping[str, Any]) -> str:
 class RunTracker:
     """Handler that owns the one tracked run of a training or evaluation, and closes it whatever happens.
 
-    Attach it first to the MONAI engine that is run by hand (the trainer), so that the run is open when others log.
+    Attach it first to the MONAI engine that is run by hand (the trainer), so that the run is open when others log. Of
+    several processes (`distributed`) the first opens the run; the others know none.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ class RunTracker:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def start(self, engine: Engine) -> None:
-        if self._run is not None:
+        if self._run is not None or not distributed.leads():
             return
         resumed = None
         if self.resume_from is not None:
@@ -149,9 +150,11 @@ class RunTracker:
         seconds = time.monotonic() - self._epoch_clock
         if not self._loss:
             return
-        loss = float(torch.stack(self._loss).mean())
+        loss = distributed.mean(float(torch.stack(self._loss).mean()))
         if not np.isfinite(loss):  # raised before the checkpoint of this epoch could replace the last good one
             raise InputError(f"the loss became {loss} in epoch {engine.state.epoch}", "lower --learning_rate")
+        if not distributed.leads():
+            return
         metrics = {
             "train/loss": loss,
             "train/seconds": seconds,

@@ -54,12 +54,41 @@ def metrics_of(folder: Path, experiment: str, status: str = "FINISHED") -> dict[
 def test_every_configuration_is_json_with_indent_4() -> None:
     files = sorted(CONFIGS.glob("*.json"))
     assert [file.name for file in files] == [
-        "evaluate.json", "inference.json", "metadata.json", "paper.json", "release.json", "release_correlated.json",
-        "train.json",
+        "evaluate.json", "inference.json", "metadata.json", "multi_gpu_evaluate.json", "multi_gpu_train.json",
+        "paper.json", "release.json", "release_correlated.json", "train.json",
     ]  # fmt: skip
     for file in files:
         content = json.loads(file.read_text())
         assert file.read_text() == json.dumps(content, indent=4) + "\n", file.name
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_overlays_for_several_processes_replace_what_they_mean(name: str) -> None:
+    below = json.loads((CONFIGS / f"{name}.json").read_text())
+    overlay = json.loads((CONFIGS / f"multi_gpu_{name}.json").read_text())
+    assert below["initialize"][1] == "$runtime.begin()"  # they join the others in its place
+    assert overlay["initialize::1"].startswith("$runtime.begin(lambda: distributed.join(")
+    assert not {"imports", "initialize", "finalize"} & overlay.keys()  # an export needs the lines that are there
+    if name == "train":
+        assert below["train"]["handlers"][8]["_target_"] == "ignite.handlers.ProgressBar"
+    else:
+        assert below["run"][1] == "$print('weights:', @weights_file)"
+
+
+@pytest.mark.parametrize("below", [[TRAIN], [TRAIN, PAPER]])
+def test_overlay_for_several_processes_changes_nothing_for_one(
+    below: list[str], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    if PAPER in below:
+        tiny = {**tiny, "stored_size": 48, "image_size": 32, "patches_per_image": 1, "network_def": {
+            "_target_": "meddenoise_monai.networks.ConvDenoisingAutoencoder", "channels": 4}}  # fmt: skip
+    weights = []
+    for name, files in (("plain", below), ("overlaid", [*below, str(CONFIGS / "multi_gpu_train.json")])):
+        flow = run(files, **{**tiny, "ckpt_dir": str(tmp_path / name), "max_epochs": 1})
+        flow.finalize()
+        weights.append(torch.load(tmp_path / name / "model_best.pt", weights_only=True))
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_required_files_are_there() -> None:

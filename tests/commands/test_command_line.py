@@ -24,7 +24,7 @@ from meddenoise_monai.cli import main
 from tests.commands.conftest import digests, failure, pixels, run
 from tests.samples import listen_to_interrupts
 
-VERBS = ("denoise", "corrupt", "score", "compare", "prepare", "export", "version")
+VERBS = ("denoise", "archive", "corrupt", "score", "compare", "prepare", "export", "version")
 
 
 # --- verbs, help, version ---------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "no verb given", "denoise"),
         (["denois", "in", "out"], "unknown verb 'denois'", "did you mean 'denoise'?"),
-        (["xyzzy", "--help"], "unknown verb 'xyzzy'", "known: compare, corrupt, denoise"),
+        (["xyzzy", "--help"], "unknown verb 'xyzzy'", "known: archive, compare, corrupt, denoise"),
         (["--sigma", "3"], "a verb comes first, got --sigma", "denoise"),
         (["denoise"], "denoise needs INPUT", "usage: meddenoise denoise INPUT OUTPUT [flags]"),
         (["denoise", "in"], "denoise needs OUTPUT", "usage: meddenoise denoise INPUT OUTPUT [flags]"),
