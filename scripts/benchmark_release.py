@@ -30,8 +30,8 @@ Written by a command, not by hand:
     python scripts/benchmark_release.py --mini_mias DATA/mini_mias --xray DATA/ceph --output OUT \\
         --document docs/evidence.md
 
-32 films of mini-MIAS and 24 cephalograms, neither of them seen by the weights {weights}, the latter of a source that was
-never trained on; windows of 256 x 256 pixels with at least 95 % tissue; Gaussian noise, not clipped. What is measured,
+32 films of mini-MIAS and 24 cephalograms, neither seen by the weights {weights}, the latter of a source that was never
+trained on; windows of 256 x 256 pixels with at least 95 % tissue; Gaussian noise, not clipped. What is measured,
 and how: [comparing.md](comparing.md). Versions: {versions}.
 
 """
