@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -355,12 +356,25 @@ def open_itk(path: Path) -> Any:
     import itk
 
     kind = itk.NrrdImageIO if image_suffix(path) == ".nrrd" else itk.MetaImageIO  # not by the suffix, which may be .MHA
+    _check_claim(kind.New(), path)
     try:
         return itk.imread(os.fspath(path), imageio=kind.New())
     except itk.TemplateTypeError:
         raise InputError(
             "ITK for Python has no images of this type of pixels or number of axes", "convert it to float32, 2D or 3D"
         ) from None
+
+
+def _check_claim(reader: Any, path: Path) -> None:
+    """Refuse a header that claims more than this machine holds: ITK may end the whole process where memory is short."""
+    import psutil
+
+    reader.SetFileName(os.fspath(path))
+    reader.ReadImageInformation()
+    pixels = math.prod(int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions()))
+    claimed = pixels * int(reader.GetNumberOfComponents()) * int(reader.GetComponentSize())
+    if claimed > psutil.virtual_memory().total:
+        raise InputError(f"its header claims {claimed:.3g} bytes of pixels", "is the file damaged?")
 
 
 def _read_itk(path: Path) -> NDArray[Any]:

@@ -490,3 +490,13 @@ def write_lzw(path: Path, array: np.ndarray[Any, Any]) -> None:
     offset = 8 + len(packed) + len(packed) % 2
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", c, t, 1, v) for c, t, v in tags)
     path.write_bytes(struct.pack("<2sHI", b"II", 42, offset) + packed.ljust(offset - 8, b"\0") + directory + b"\0" * 4)
+
+
+def test_a_volume_whose_header_claims_more_than_the_machine_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "claims.mha"
+    header = (
+        "ObjectType = Image\nNDims = 3\nDimSize = 999999 99999 99\nElementType = MET_FLOAT\nElementDataFile = LOCAL\n"
+    )
+    path.write_bytes(header.encode() + bytes(64))
+    with pytest.raises(InputError, match=r"claims 3\.96e\+13 bytes"):
+        read_image(path)
