@@ -376,8 +376,11 @@ def compare(
     if json:
         say(_as_json(found.results))
     else:
-        say((found.folder / "table.md").read_text(encoding="utf-8"))
-        say(f"the report: {found.folder / 'report.html'}\nin MLflow:  {found.look}")
+        from . import report
+
+        say(report.in_short(found.results))
+        say(f"the report: {found.folder / 'report.html'}\nall tables: {found.folder / 'table.md'}")
+        say(f"in MLflow:  {found.look}")
     fail_in_part(len(found.left_out), "the warnings above name them; nothing was compared on them")
 
 

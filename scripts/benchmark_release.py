@@ -87,6 +87,7 @@ def main(
         document: the page of the documents that this comparison writes.
     """
     from meddenoise_monai.comparing import compare
+    from meddenoise_monai.report import in_short
 
     folder = Path(output)
     listed = folder / "data" / "datalist.json"
@@ -105,7 +106,7 @@ def main(
         model=weights or None,
         workers=workers or None,
     )
-    print((found.folder / "table.md").read_text(encoding="utf-8"))
+    print(in_short(found.results))
     if document:
         write_document(Path(document), found.results)
 

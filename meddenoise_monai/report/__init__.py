@@ -18,9 +18,9 @@ from .drawing import Drawn
 from .figures import KINDS, make_figures
 from .page import make_page
 from .panels import make_panels
-from .plain import as_markdown
+from .plain import as_markdown, in_short
 
-__all__ = ["Report", "write_report"]
+__all__ = ["Report", "in_short", "write_report"]
 
 
 @dataclass(frozen=True)

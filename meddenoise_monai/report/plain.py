@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .answer import Point, answer
 from .findings import Content
-from .tables import make_tables
+from .tables import Table, fidelity_tables, make_tables
 
-__all__ = ["answer_as_markdown", "as_markdown"]
+__all__ = ["answer_as_markdown", "as_markdown", "in_short"]
 
 
 def answer_as_markdown(results: Content) -> str:
@@ -27,9 +29,18 @@ def _listed(points: tuple[Point, ...]) -> str:
 
 def as_markdown(results: Content) -> str:
     """The answer, then all tables: the topic as a heading, the caption above each."""
+    return _with_tables(results, make_tables(results))
+
+
+def in_short(results: Content) -> str:
+    """What fits a terminal: the answer, and the tables of how like the clean image the results are."""
+    return _with_tables(results, fidelity_tables(results))
+
+
+def _with_tables(results: Content, tables: Iterable[Table]) -> str:
     parts = [f"{answer_as_markdown(results)}\n"]
     topic = ""
-    for table in make_tables(results):
+    for table in tables:
         if table.topic != topic:
             topic = table.topic
             parts.append(f"## {topic}\n")

@@ -10,7 +10,7 @@ from ..evaluation.methods import NOISY
 from .findings import MEASURES, Content, Finding, find
 from .naming import CHANNELS, SIGNALS, condition_title, counted, method_title, number, percent, with_interval
 
-__all__ = ["Table", "behind_tables", "make_tables"]
+__all__ = ["Table", "behind_tables", "fidelity_tables", "make_tables"]
 
 GREY = 255  # grey levels of the [0, 1] scale
 
@@ -41,6 +41,11 @@ def make_tables(results: Content) -> list[Table]:
         _observed_differences, _phantoms, _details, _fields, _uncertainty,
     )  # fmt: skip
     return [table for make in makers for table in make(results)]
+
+
+def fidelity_tables(results: Content) -> list[Table]:
+    """How like the clean image the results are: means, then differences with a verdict."""
+    return [*_fidelity(results), *_verdicts(results)]
 
 
 def behind_tables(results: Content) -> Iterator[Table]:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from meddenoise_monai import comparing
+from meddenoise_monai import comparing, report
 from meddenoise_monai.comparing import Comparison
 from tests.commands.conftest import failure, run
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
-    (tmp_path / "table.md").write_text("the table\n")
+    monkeypatch.setattr(report, "in_short", lambda results: "the tables in short\n")
     seen: list[dict[str, Any]] = []
 
     def compare(data: str, output: str, **options: Any) -> Comparison:
@@ -29,7 +29,7 @@ def test_flags_become_lists_and_numbers(calls: list[dict[str, Any]], capsys: pyt
     words = "compare 001 --output 002 --methods nlm,mine=a.pt --noise gaussian,poisson --levels 5,12.5 --tissue 0.95"
     code, out, err = run(capsys, *words.split())
     assert code == 3  # a file was left out
-    assert out.startswith("the table\n")
+    assert out.startswith("the tables in short\n")
     assert "report.html" in out
     assert "1 file(s) failed" in err
     (call,) = calls

@@ -61,7 +61,8 @@ def test_a_killed_comparison_goes_on(place: Path) -> None:
     assert "broken.png" in again.stderr
     assert again.stderr.splitlines()[-2].startswith("error: 1 file(s) failed")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert "## images, gaussian 10/255" in again.stdout
+    assert "## How like the clean image" in again.stdout
+    assert "images, Gaussian noise 10/255" in again.stdout
     assert "report.html" in again.stdout
     results = json.loads((place / "out" / "results.json").read_text())
     assert list(results["methods"]) == ["noisy", "median", "wavelet", "dae"]

@@ -18,7 +18,7 @@ from meddenoise_monai.report import panels as panels_of
 from meddenoise_monai.report.figures import KINDS, make_figures
 from meddenoise_monai.report.naming import number, percent, with_interval
 from meddenoise_monai.report.panels import make_panels
-from meddenoise_monai.report.plain import _markdown_table, as_markdown
+from meddenoise_monai.report.plain import _markdown_table, as_markdown, in_short
 from meddenoise_monai.report.styles import as_png, look, new_figure, styles
 from meddenoise_monai.report.tables import make_tables
 from tests.small_study import OURS
@@ -122,6 +122,13 @@ def test_tables_hold_the_numbers(results: dict[str, Any]) -> None:
         assert len(table.rows) > 1
         assert {len(row) for row in table.rows} == {len(table.rows[0])}
         assert table.caption in text
+
+
+def test_short_form_is_the_answer_and_the_fidelity(results: dict[str, Any]) -> None:
+    short = in_short(results)
+    assert short.startswith("**")
+    assert short.count("\n## ") == 1
+    assert set(short.splitlines()) < set(as_markdown(results).splitlines())
 
 
 def test_markdown_columns_are_aligned_and_bars_escaped() -> None:
