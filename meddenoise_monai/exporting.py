@@ -22,6 +22,7 @@ BUNDLE_NAME = "medical_image_denoising_dae"
 MAX_FILE_BYTES = 25_000_000  # the model zoo's limit; GitHub shows no larger file either
 
 _ONNX = "models/model.onnx"
+_CARD = "docs/README.md"
 # Everything else below models/ was left there by a training.
 _MODELS = ("models/model.pt", "models/model.json", "models/model_uncertainty.json",
            "models/model_correlated.pt", "models/model_correlated.json")  # fmt: skip
@@ -99,6 +100,8 @@ def export_bundle(output: str | os.PathLike[str], *, onnx: bool = False, overwri
         for name, source in sources.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, new / name)
+        card = new / _CARD
+        card.write_text(_without_links_outside(card.read_text(encoding="utf-8")), encoding="utf-8")
         if onnx:
             from .onnx_export import export_onnx
 
@@ -146,6 +149,11 @@ def _sources(root: Path, bundle: Path) -> dict[str, Path]:
         if name not in sources:
             raise InputError(f"the bundle lacks {name}", f"restore {bundle / name}")
     return sources | code
+
+
+def _without_links_outside(card: str) -> str:
+    """The model card with links that leave the bundle as words: what they lead to stays in the repository."""
+    return re.sub(r"\[([^\]]+)\]\(\.\./\.\./([^)#]+)(?:#[^)]*)?\)", r"\1 (`\2` of the repository)", card)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

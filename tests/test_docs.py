@@ -23,6 +23,19 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+def anchors(document: Path) -> set[str]:
+    """What its headings can be linked by: small letters, no marks, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_to_headings_lead_to_one(document: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)#([^)]+)\)", document.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert anchor in anchors(document.parent / target if target else document), f"{target}#{anchor}"
+
+
 def test_readme_names_verbs_and_files_that_exist() -> None:
     from meddenoise_monai import cli
 

@@ -18,12 +18,12 @@ from .tasks import Task, Values, run_tasks
 
 __all__ = ["Outcome", "Plan", "carry_out", "plan_tasks", "tune_methods"]
 
-TUNED_ON, TUNING_SIDE = 6, 128  # images of each data set, pixels: BM3D's grid on all would take as long as the rest
-REPEATED = 4  # scenes of each data set whose noise is drawn again and again
+TUNED_ON, TUNING_SIDE = 4, 128  # images of each data set, pixels: BM3D's grid on all would take as long as the rest
+REPEATED = 3  # scenes of each data set whose noise is drawn again and again
 REPEATED_SIDE = 128
 CONTRASTS = (0.1, 0.2, 0.4)  # of the phantom's edges, on the [0, 1] scale
-PHANTOM_DRAWS = 6
-OBSERVED = 16  # scenes of each data set, and uniform fields, with signals
+PHANTOM_DRAWS = 4
+OBSERVED = 10  # scenes of each data set, and uniform fields, with signals
 PICTURED = 2  # scenes of each data set that are shown
 
 Progress = Callable[[int, int], None]

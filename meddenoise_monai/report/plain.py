@@ -28,7 +28,7 @@ def _listed(points: tuple[Point, ...]) -> str:
 
 
 def as_markdown(results: Content) -> str:
-    """The answer, then all tables: the topic as a heading, the caption above each."""
+    """The answer, then all tables: by topic, under headings that a link can name, the caption above each."""
     return _with_tables(results, make_tables(results))
 
 
@@ -44,7 +44,7 @@ def _with_tables(results: Content, tables: Iterable[Table]) -> str:
         if table.topic != topic:
             topic = table.topic
             parts.append(f"## {topic}\n")
-        parts.append(f"{table.caption}\n\n{_markdown_table(table.rows)}\n")
+        parts.append(f"### {table.title}\n\n{table.caption}\n\n{_markdown_table(table.rows)}\n")
     return "\n".join(parts)
 
 

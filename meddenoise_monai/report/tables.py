@@ -23,6 +23,8 @@ class Table:
     ----------
     topic
         Under which heading it stands.
+    title
+        Its own heading where it has one: of no other table of a comparison.
     caption
         What it shows, with units.
     rows
@@ -30,6 +32,7 @@ class Table:
     """
 
     topic: str
+    title: str
     caption: str
     rows: tuple[tuple[str, ...], ...]
 
@@ -58,7 +61,7 @@ def behind_tables(results: Content) -> Iterator[Table]:
         what = MEASURES[measure]
         better = "higher" if what.higher else "lower"
         caption = f"{what.phrase}: every place where {ours} is behind ({better} is better), with 95 % intervals."
-        yield Table("Where it is behind", caption, (head, *rows))
+        yield Table("Where it is behind", what.phrase, caption, (head, *rows))
 
 
 def _behind_row(each: Finding) -> tuple[str, ...]:
@@ -85,7 +88,7 @@ def _methods(results: Content) -> Iterator[Table]:
         "The methods, with their means over all images and noise levels and 95 % intervals. "
         "Weights: how many numbers a network has learned."
     )
-    yield Table("The methods", caption, tuple(rows))
+    yield Table("The methods", "Methods", caption, tuple(rows))
 
 
 def _tuned(results: Content) -> Iterator[Table]:
@@ -99,7 +102,7 @@ def _tuned(results: Content) -> Iterator[Table]:
             rows.append((where, name, values, number(entry["psnr"]), number(entry["default_psnr"]), edges))
     caption = "What the baselines were tuned to: of all combinations tried, the best mean PSNR on the tuning images."
     if len(rows) > 1:
-        yield Table("The methods", caption, tuple(rows))
+        yield Table("The methods", "Tuning", caption, tuple(rows))
 
 
 def _short(value: Any) -> str:
@@ -115,7 +118,7 @@ def _fidelity(results: Content) -> Iterator[Table]:
         for method, means in entry["methods"].items():
             rows.append((method, *(_mean(means[key], digits, factor) for key, _, digits, factor in columns)))
         caption = f"{condition_title(entry)}. {_counts(entry)}; means with 95 % intervals over patients."
-        yield Table("How like the clean image", caption, tuple(rows))
+        yield Table("How like the clean image", f"Fidelity: {condition_title(entry)}", caption, tuple(rows))
 
 
 def _verdicts(results: Content) -> Iterator[Table]:
@@ -137,7 +140,9 @@ def _verdicts(results: Content) -> Iterator[Table]:
             "intervals. p is adjusted for all rows and measures of this table."
         )
         if len(rows) > 1:
-            yield Table("How like the clean image", caption, tuple(rows))
+            yield Table(
+                "How like the clean image", f"Differences in fidelity: {condition_title(entry)}", caption, tuple(rows)
+            )
 
 
 def _probability(value: float) -> str:
@@ -157,7 +162,12 @@ def _removed(results: Content) -> Iterator[Table]:
             f"{condition_title(entry)}: what was removed and what was invented; means with 95 % intervals. What is "
             "removed from an image should be noise alone: with the image and its edges it then has a correlation of 0."
         )
-        yield Table("What was removed, what was invented", caption, tuple(rows))
+        yield Table(
+            "What was removed, what was invented",
+            f"Removed and invented: {condition_title(entry)}",
+            caption,
+            tuple(rows),
+        )
 
 
 def _split(results: Content) -> Iterator[Table]:
@@ -175,7 +185,7 @@ def _split(results: Content) -> Iterator[Table]:
             f"{counted(entry['repeats']['scenes'], 'scene')}. Bias is what is always wrong, such as lost detail; "
             "variance is the noise that is left."
         )
-        yield Table("Bias and variance", caption, tuple(rows))
+        yield Table("Bias and variance", f"Bias and variance: {condition_title(entry)}", caption, tuple(rows))
 
 
 def _annotated(results: Content) -> Iterator[Table]:
@@ -193,7 +203,9 @@ def _annotated(results: Content) -> Iterator[Table]:
             f"{entry['faint']} more have so little contrast that a share of it means nothing. The noisy image keeps "
             "all of it but for chance."
         )
-        yield Table("Lesions that the data sets mark", caption, tuple(rows))
+        yield Table(
+            "Lesions that the data sets mark", f"Annotated lesions: {condition_title(entry)}", caption, tuple(rows)
+        )
 
 
 def _inserted(results: Content) -> Iterator[Table]:
@@ -213,7 +225,7 @@ def _inserted(results: Content) -> Iterator[Table]:
             "intervals. Lost are those that keep less than half of their contrast; found are those that a matched "
             "filter sees at a rate of 5 % false alarms; invented are places that look like such a disc where none is."
         )
-        yield Table("Lesions put into the images", caption, tuple(rows))
+        yield Table("Lesions put into the images", f"Inserted discs: {condition_title(entry)}", caption, tuple(rows))
 
 
 def _by_place(results: Content) -> dict[str, list[Content]]:
@@ -234,7 +246,7 @@ def _observed(results: Content) -> Iterator[Table]:
             "the area under the ROC curve (AUC: 0.5 is guessing, 1 is always right) with 95 % intervals, and d′ "
             f"(0 is guessing). {seen} places each with and without."
         )
-        yield Table("How well a model observer finds lesions", caption, tuple(rows))
+        yield Table("How well a model observer finds lesions", f"Observers: {place}", caption, tuple(rows))
 
 
 def _observed_differences(results: Content) -> Iterator[Table]:
@@ -254,7 +266,9 @@ def _observed_differences(results: Content) -> Iterator[Table]:
             rows.append((method, *cells))
         caption = f"{place}: AUC of {entries[0]['ours']} less that of each other method, with 95 % intervals."
         if len(rows) > 1:
-            yield Table("How well a model observer finds lesions", caption, tuple(rows))
+            yield Table(
+                "How well a model observer finds lesions", f"Differences of observers: {place}", caption, tuple(rows)
+            )
 
 
 def _observer(entry: Content) -> str:
@@ -287,7 +301,7 @@ def _phantoms(results: Content) -> Iterator[Table]:
             "at which the edge's transfer function falls to a half; higher is sharper; a dash is an edge that was lost "
             "or a function that never falls so far."
         )
-        yield Table("Contrast and sharpness of a phantom", caption, tuple(rows))
+        yield Table("Contrast and sharpness of a phantom", f"Edges: {condition_title(entry)}", caption, tuple(rows))
 
 
 def _details(results: Content) -> Iterator[Table]:
@@ -300,7 +314,9 @@ def _details(results: Content) -> Iterator[Table]:
             f"{condition_title(entry)}: contrast that discs in a uniform field keep, by their contrast in units of the "
             "noise σ and by their diameter; 100 % is all of it."
         )
-        yield Table("Small and faint discs in a phantom", caption, tuple(rows))
+        yield Table(
+            "Small and faint discs in a phantom", f"Faint discs: {condition_title(entry)}", caption, tuple(rows)
+        )
 
 
 def _fields(results: Content) -> Iterator[Table]:
@@ -319,7 +335,7 @@ def _fields(results: Content) -> Iterator[Table]:
         "Noise that is left in a uniform field: its standard deviation, and the mean frequency of its power spectrum "
         "in cycles/pixel (0.25 is white noise; lower is blotchy)."
     )
-    yield Table("Noise in a uniform field", caption, tuple(rows))
+    yield Table("Noise in a uniform field", "Uniform field", caption, tuple(rows))
 
 
 def _uncertainty(results: Content) -> Iterator[Table]:
@@ -335,7 +351,7 @@ def _uncertainty(results: Content) -> Iterator[Table]:
         "How often the true value lies inside the interval that is stated for a pixel, beside how often it should, "
         "with 95 % intervals over patients, and how wide those intervals are."
     )
-    yield Table("Stated uncertainty", caption, tuple(rows))
+    yield Table("Stated uncertainty", "Coverage", caption, tuple(rows))
 
 
 def _mean(value: Content | None, digits: int, factor: float = 1.0, unit: str = "") -> str:

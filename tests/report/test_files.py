@@ -131,6 +131,12 @@ def test_short_form_is_the_answer_and_the_fidelity(results: dict[str, Any]) -> N
     assert set(short.splitlines()) < set(as_markdown(results).splitlines())
 
 
+def test_every_table_has_a_heading_of_its_own(results: dict[str, Any]) -> None:
+    headings = [line for line in as_markdown(results).splitlines() if line.startswith("### ")]
+    assert len(headings) == len(set(headings)) == len(make_tables(results))
+    assert any(line.startswith("### Fidelity: ") for line in headings)
+
+
 def test_markdown_columns_are_aligned_and_bars_escaped() -> None:
     lines = _markdown_table((("a", "b"), ("one|two", "3"))).splitlines()
     assert len({len(line) for line in lines}) == 1
