@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from .dicom import DicomImage, read_dicom
 from .errors import InputError, UnsuitableError
+from .itk_headers import check_claim, check_header
 from .slices import itk_slice_axis, nifti_slice_axis, slices_first
 
 __all__ = [
@@ -351,30 +351,19 @@ def open_itk(path: Path) -> Any:
     Raises
     ------
     InputError
-        If ITK's Python wrapping knows no such images.
+        If ITK's Python wrapping knows no such images, or the header is damaged (see `itk_headers`).
     """
     import itk
 
     kind = itk.NrrdImageIO if image_suffix(path) == ".nrrd" else itk.MetaImageIO  # not by the suffix, which may be .MHA
-    _check_claim(kind.New(), path)
+    check_header(path, kind is itk.NrrdImageIO)
+    check_claim(kind.New(), path)
     try:
         return itk.imread(os.fspath(path), imageio=kind.New())
     except itk.TemplateTypeError:
         raise InputError(
             "ITK for Python has no images of this type of pixels or number of axes", "convert it to float32, 2D or 3D"
         ) from None
-
-
-def _check_claim(reader: Any, path: Path) -> None:
-    """Refuse a header that claims more than this machine holds: ITK may end the whole process where memory is short."""
-    import psutil
-
-    reader.SetFileName(os.fspath(path))
-    reader.ReadImageInformation()
-    pixels = math.prod(int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions()))
-    claimed = pixels * int(reader.GetNumberOfComponents()) * int(reader.GetComponentSize())
-    if claimed > psutil.virtual_memory().total:
-        raise InputError(f"its header claims {claimed:.3g} bytes of pixels", "is the file damaged?")
 
 
 def _read_itk(path: Path) -> NDArray[Any]:
