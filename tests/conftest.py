@@ -18,17 +18,14 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _meta_tensors_as_they_were() -> Iterator[None]:
-    """The bundle's configurations switch MONAI's metadata off for the whole process; no later test shall notice."""
+def _meta_tensors_are_tracked() -> Iterator[None]:
+    """The bundle's configurations switch MONAI's metadata off for the whole process; no later test shall notice.
 
-    def tracked() -> bool | None:
-        module = sys.modules.get("monai.data")
-        return module.get_track_meta() if module else None  # importing it here would cost every session ten seconds
-
-    before = tracked()
+    What it was before is not looked at: a fixture of a whole module may have changed it already.
+    """
     yield
-    if tracked() is not None:
-        sys.modules["monai.data"].set_track_meta(True if before is None else before)
+    if "monai.data" in sys.modules:  # importing it here would cost every session ten seconds
+        sys.modules["monai.data"].set_track_meta(True)
 
 
 @pytest.fixture(scope="session")

@@ -310,7 +310,7 @@ def test_release_is_compared_on_what_it_has_not_seen_and_the_page_is_written(
     table = capsys.readouterr().out
     assert "mini-MIAS, Gaussian noise 25/255. 3 images" in table
     assert "X-ray, Gaussian noise 25/255. 2 images" in table
-    assert table.strip() in page.read_text()
+    assert set(table.strip().splitlines()) < set(page.read_text().splitlines())
     benchmarks = (page.parent / "benchmarks.md").read_text()
     assert "old" not in benchmarks
     assert benchmarks.endswith(f"{release.END}\n\nmore\n")
