@@ -25,7 +25,7 @@ from meddenoise_monai.records import RECORDS
 from tests.samples import write_model
 from tests.test_denoising import dicom, digests, pixels
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("archive")]
 
 SLICES = 120
 BROKEN = ("broken.png", "a/cut.dcm")
@@ -137,6 +137,46 @@ def test_workers_and_the_driver_are_killed(case: tuple[Path, Path, dict[str, str
     assert results(target) == expected
     check_records(parquet.read_table(target / RECORDS), expected)
     assert {name: (target / name).stat().st_ino for name in visible} == made  # what was there was not written again
+
+
+# Its class lives in the program itself, so that Ray takes it along to the workers.
+DEADLY = """
+import os, signal, sys
+from meddenoise_monai import archiving
+from meddenoise_monai.stages import Item, Order, Passing
+
+class Deadly(Order):
+    def decode(self, item: Item) -> Passing:
+        if "poison" in item.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().decode(item)
+
+archiving.Order = Deadly
+print(archiving.archive_files(sys.argv[1], sys.argv[2], engine="ray", workers=1, model=sys.argv[3]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_file_that_kills_every_worker_is_given_up_alone(
+    case: tuple[Path, Path, dict[str, str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    source, model, expected = case
+    few, program = tmp_path / "few", tmp_path / "deadly.py"
+    few.mkdir()
+    names = [f"{number:03d}.dcm" for number in range(4)]
+    for name in names:
+        shutil.copy(source / "a" / name, few / name)
+    shutil.copy(source / "a" / "009.dcm", few / "poison.dcm")
+    program.write_text(DEADLY)
+    ended = subprocess.run([sys.executable, program, few, tmp_path / "out", model], capture_output=True, text=True,
+                           env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=400)  # fmt: skip
+    assert "written=4" in ended.stdout, ended.stderr
+    assert "failed=1" in ended.stdout
+    assert results(tmp_path / "out") == {name: expected[f"a/{name}"] for name in names}
+    (lost,) = [row for row in parquet.read_table(tmp_path / "out" / RECORDS).to_pylist() if row["status"] == "failed"]
+    assert lost["source"] == "poison.dcm"
+    assert lost["reason"] == "the process that worked on it died, again and again"
 
 
 def stages_of(driver: int) -> dict[int, str]:
