@@ -29,6 +29,7 @@ __all__ = [
     "NIFTI_SUFFIXES",
     "PICTURE_SUFFIXES",
     "TIFF_SUFFIXES",
+    "TISSUE_THRESHOLD",
     "ImageData",
     "IntensityScale",
     "find_images",
@@ -50,6 +51,9 @@ DICOM_SUFFIXES: tuple[str, ...] = (".dcm", ".dicom", ".ima")
 _NUMPY = (".npy", ".npz")
 PICTURE_SUFFIXES: tuple[str, ...] = (*_PICTURES, *TIFF_SUFFIXES)
 IMAGE_SUFFIXES: tuple[str, ...] = (*DICOM_SUFFIXES, *_NIBABEL, *ITK_SUFFIXES, *PICTURE_SUFFIXES, *_NUMPY)
+
+# On the [0, 1] scale: films, CT and MR show air and background below it, nearly all tissue above.
+TISSUE_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers.inferer import Inferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .allocation import keep_freed_memory
 from .errors import InputError, UsageError
 from .images import IntensityScale
-from .inferers import TiledInferer
+from .inferers import AutocastInferer, TiledInferer
 from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
 from .noise import Stabiliser
 from .treatments import Treatment, check_request, choose_treatment, join_phases, split_phases
@@ -148,7 +147,7 @@ class Denoiser:
     def __init__(
         self,
         network: nn.Module,
-        inferer: Inferer | None = None,
+        inferer: AutocastInferer | None = None,
         device: str | torch.device | None = None,
         correlated: nn.Module | None = None,
         calibration: Calibration | str | os.PathLike[str] | None = None,

@@ -16,9 +16,8 @@ from tqdm import tqdm
 
 from ..datasets import evenly
 from ..errors import InputError
-from ..images import read_image
+from ..images import TISSUE_THRESHOLD, read_image
 from ..noise import image_seed
-from ..transforms import TISSUE_THRESHOLD
 
 __all__ = ["LEAST_SIDE", "Annotation", "Scene", "annotated_windows", "read_scenes"]
 
