@@ -7,7 +7,7 @@ the last tenth, where everything runs; the overhead is what an archive is slower
 worker of it is killed at a quarter, the job itself at the half, and it is started again. All results are compared byte
 by byte with those of the plain loop.
 
-    python scripts/benchmark_archive.py [--count 2000] [--broken 0.01] [--workers 1,2] [--kills True]
+    python scripts/benchmark_archive.py [--count 2000] [--broken 0.01] [--workers 1,2] [--kills True] [--flags FLAGS]
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def run(
     return time.perf_counter() - started, (high - low) / max(last - first, 1e-9)
 
 
-def plain(source: Path, scratch: Path, processes: int, expected: int) -> tuple[Path, float, float]:
+def plain(
+    source: Path, scratch: Path, processes: int, expected: int, flags: Sequence[str]
+) -> tuple[Path, float, float]:
     """The plain loop: each process has its share of the files."""
     target = scratch / f"plain{processes}"
     commands = []
@@ -61,7 +63,7 @@ def plain(source: Path, scratch: Path, processes: int, expected: int) -> tuple[P
         part.mkdir()
         for path in sorted(source.iterdir())[number::processes]:
             os.link(path, part / path.name)
-        commands.append([*VERB, "denoise", str(part), str(target / str(number)), "--device", "cpu"])
+        commands.append([*VERB, "denoise", str(part), str(target / str(number)), "--device", "cpu", *flags])
     return target, *run(commands, target, expected)
 
 
@@ -96,7 +98,8 @@ def verdict(target: Path, reference: dict[str, Path], broken: int) -> str:
     return f"{'equal' if equal else 'DIFFERENT'}, {'once' if once else 'NOT ONCE'}, {failed} of {broken} reported"
 
 
-def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2), kills: bool = True) -> None:
+def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2), kills: bool = True,
+         flags: str = "") -> None:  # fmt: skip
     """Print the table.
 
     Args:
@@ -104,6 +107,7 @@ def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2
         broken: the share of them that is cut off.
         workers: how many processes; several numbers.
         kills: whether Ray's job is killed and started again, too.
+        flags: of `meddenoise denoise` and `archive` alike, such as "--noise gaussian --model model.pt".
     """
     counts = [workers] if isinstance(workers, int) else list(workers)
     with tempfile.TemporaryDirectory() as folder:
@@ -119,13 +123,13 @@ def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2
         print("|---|---|---|---|---|---|")
         reference: dict[str, Path] = {}
         for number in counts:
-            target, seconds, loop = plain(source, scratch, number, good)
+            target, seconds, loop = plain(source, scratch, number, good, flags.split())
             reference = reference or {path.name: path for path in results(target)}
             print(f"| denoise | {number} | {seconds:.1f} | {loop:.2f} | | {len(results(target))} |", flush=True)
             for engine in ("local", "ray") if number == 1 else ("ray",):
                 target = scratch / f"{engine}{number}"
                 words = [*VERB, "archive", str(source), str(target), "--device", "cpu", "--engine", engine]
-                words += ["--workers", str(number)]
+                words += ["--workers", str(number), *flags.split()]
                 seconds, rate = run([words], target, good)
                 told = verdict(target, reference, len(cut))
                 print(
@@ -134,7 +138,7 @@ def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2
         if kills:
             target = scratch / "killed"
             words = [*VERB, "archive", str(source), str(target), "--device", "cpu", "--engine", "ray"]
-            words += ["--workers", str(counts[-1])]
+            words += ["--workers", str(counts[-1]), *flags.split()]
             before, _ = run([words], target, good, killer(good))
             seconds, _ = run([words], target, good)
             told = verdict(target, reference, len(cut))
