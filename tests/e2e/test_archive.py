@@ -142,7 +142,7 @@ def test_workers_and_the_driver_are_killed(case: tuple[Path, Path, dict[str, str
 # Its class lives in the program itself, so that Ray takes it along to the workers.
 DEADLY = """
 import os, signal, sys
-from meddenoise_monai import archiving
+from meddenoise_monai import archiving, ray_engine
 from meddenoise_monai.stages import Item, Order, Passing
 
 class Deadly(Order):
@@ -152,6 +152,7 @@ class Deadly(Order):
         return super().decode(item)
 
 archiving.Order = Deadly
+ray_engine._RETRIES = 1  # each takes as long as a worker takes to start
 print(archiving.archive_files(sys.argv[1], sys.argv[2], engine="ray", workers=1, model=sys.argv[3]))
 """
 
