@@ -7,7 +7,7 @@ the last tenth, where everything runs; the overhead is what an archive is slower
 worker of it is killed at a quarter, the job itself at the half, and it is started again. All results are compared byte
 by byte with those of the plain loop.
 
-    python scripts/benchmark_archive.py [--count 2000] [--broken 0.01] [--workers 1,2] [--kills True] [--flags FLAGS]
+    python scripts/benchmark_archive.py [--count 2000] [--broken 0.01] [--workers 1,2] [--kills True] ["--flags=--noise gaussian"]
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2
         broken: the share of them that is cut off.
         workers: how many processes; several numbers.
         kills: whether Ray's job is killed and started again, too.
-        flags: of `meddenoise denoise` and `archive` alike, such as "--noise gaussian --model model.pt".
+        flags: of `meddenoise denoise` and `archive` alike, with an equals sign: "--flags=--noise gaussian".
     """
     counts = [workers] if isinstance(workers, int) else list(workers)
     with tempfile.TemporaryDirectory() as folder:
