@@ -7,7 +7,7 @@ the last tenth, where everything runs; the overhead is what an archive is slower
 worker of it is killed at a quarter, the job itself at the half, and it is started again. All results are compared byte
 by byte with those of the plain loop.
 
-    python scripts/benchmark_archive.py [--count 2000] [--broken 0.01] [--workers 1,2] [--kills True] ["--flags=--noise gaussian"]
+    python scripts/benchmark_archive.py [--count 2000] [--broken 0.01] [--workers 1,2] [--kills True] [--flags=WORDS]
 """
 
 from __future__ import annotations
