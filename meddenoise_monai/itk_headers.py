@@ -18,7 +18,8 @@ from .errors import InputError
 __all__ = ["check_claim", "check_header"]
 
 _LONGEST = 1 << 20  # bytes of a header
-_META_LINE = re.compile(rb"[ \t]*([A-Za-z0-9_]+)[ \t]*[=:][ \t]*([^\r\n]{0,4000}?)[ \t]*\r?")
+# Names of fields may be those of DICOM elements, such as 0008|0060, which ITK writes from its dictionary of metadata.
+_META_LINE = re.compile(rb"[ \t]*([!-9;<>-~]+)[ \t]*[=:][ \t]*([^\r\n]{0,4000}?)[ \t]*\r?")
 _DATA_FILE = b"ElementDataFile"
 _AXES = 4  # that images here can have
 # teem.sourceforge.net/nrrd/format.html; teem overruns its own buffer where it complains of a longer line.

@@ -90,6 +90,14 @@ def test_an_empty_file_and_one_of_another_format(tmp_path: Path) -> None:
                 read_image(tmp_path / name)
 
 
+def test_elements_of_dicom_in_a_metaimage_stay(tmp_path: Path) -> None:
+    path, image = tmp_path / "a.mha", itk.image_from_array(VOLUME)
+    image.GetMetaDataDictionary()["0008|0060"] = "MR"
+    itk.imwrite(image, str(path))
+    assert b"0008|0060 = MR" in path.read_bytes()
+    assert np.array_equal(read_image(path).array, VOLUME)
+
+
 def test_comments_and_values_of_ones_own_stay(tmp_path: Path) -> None:
     path = tmp_path / "a.nrrd"
     itk.imwrite(itk.image_from_array(VOLUME), str(path))
