@@ -106,10 +106,12 @@ class RunTracker:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def start(self, engine: Engine) -> None:
-        if self._run is not None or not distributed.leads():
+        if not distributed.leads() or (self._run is not None and not self._run.closed):
             return
         resumed = None
-        if self.resume_from is not None:
+        if self._run is not None:  # the engine is run once more: a round of federated learning
+            resumed = self._run.run_id
+        elif self.resume_from is not None:
             resumed = TrainingCheckpoint.saved_part(self.resume_from, "tracker").get("run_id")
         self._run = open_run(
             self.experiment_name,
