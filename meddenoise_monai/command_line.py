@@ -95,7 +95,8 @@ def _help_of_all(verbs: Mapping[str, Verb], about: str) -> str:
             "  --debug      the whole traceback of an error",
             "  --version    the version",
             "",
-            "exit codes: 0 done, 1 failed, 2 wrong usage, 3 some files failed and the rest are written",
+            "exit codes: 0 done, 1 failed, 2 wrong usage, 3 some files failed and the rest are written,",
+            "130 interrupted",
         ]
     )
 

@@ -124,7 +124,7 @@ def folder_datalist(folder: str | os.PathLike[str], seed: int = 0) -> Datalist:
     if len(patients) == len(items) > 1:
         _log.warning(
             "%s: every image is taken for another patient; if some show the same one, put each patient's images into "
-            "a folder of their own, or make a datalist (`meddenoise prepare`)",
+            "a folder of their own, or make a datalist (`meddenoise prepare folder … --patient_pattern …`)",
             folder,
         )
     split = split_patients((item["patient"] for item in items), seed)

@@ -74,14 +74,16 @@ class DenoiseSummary:
     unsuitable: int = 0
 
 
-def _targets(source: Path, output: Path) -> dict[Path, Path]:
-    """Where the result of each image goes; refuses whatever would touch an input or lose a result."""
+def _targets(source: Path, output: Path, unlisted: dict[str, str] | None) -> dict[Path, Path]:
+    """Where the result of each image goes; refuses whatever would touch an input or lose a result.
+
+    `unlisted` is that of `find_images`."""
     if source.is_dir():
         if output.exists() and not output.is_dir():
             raise UsageError(f"the output {output} is a file, not a folder", "choose another output")
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"the output {output} is or lies inside the input {source}", "choose a folder outside")
-        targets = {path: output_path(path, source, output) for path in find_images(source)}
+        targets = {path: output_path(path, source, output) for path in find_images(source, unlisted)}
     elif image_suffix(output) in IMAGE_SUFFIXES and not output.is_dir():
         made = image_suffix(output_path(source, None, output.parent))
         if is_dicom(source) and not made:  # a DICOM file needs no suffix, and bears any of its own
@@ -303,7 +305,8 @@ def denoise_files(
         raise InputError(f"no such file or folder: {source}", "check the path")
     # Absolute, for libraries may change the working directory while they load.
     source, output = Path(os.path.abspath(source)), Path(os.path.abspath(output))
-    targets = _targets(source, output)
+    unlisted: dict[str, str] = {}
+    targets = _targets(source, output, None if strict else unlisted)
     pictures = _beside(preview, "preview", "picture", source, targets, lambda name: name.with_name(f"{name.name}.png"))
     maps = _beside(uncertainty, "uncertainty", "map", source, targets, float_name)
     job = FileJob(noise, sigma, gain, strength, transfer_syntax, keep_private, force, bool(maps))
@@ -362,10 +365,14 @@ def denoise_files(
             manifest.close()
     warnings.say_rest()
     skipped.say_rest()
-    reasons = skipped.reasons
+    reasons = dict(skipped.reasons)
     if len(reasons) == len(targets):
         raise InputError(f"none of {len(targets)} file(s) could be denoised", next(iter(reasons.values())))
-    return DenoiseSummary(len(to_do) - len(reasons), reasons, len(targets) - len(to_do), skipped.unsuitable)
+    written = len(to_do) - len(reasons)
+    for folder, reason in unlisted.items():
+        _log.warning("skipped: %s", reason)
+        reasons[folder] = reason
+    return DenoiseSummary(written, reasons, len(targets) - len(to_do), skipped.unsuitable)
 
 
 def _derivation(fingerprint: str, settings: Mapping[str, Any]) -> Derivation:
@@ -389,7 +396,7 @@ def _little(task: ReadImage, most: float) -> dict[str, str]:
         what = f"no pixel has changed: at most {most:.2g} of a grey level would have been removed"
     else:
         return {}
-    return {"little": f"{what}; where what is left is noise and no texture, try noise correlated"}
+    return {"little": f"{what}; where what is left is noise and no texture, try --noise correlated"}
 
 
 def _removed(before: NDArray[Any], after: NDArray[Any]) -> tuple[float, float]:

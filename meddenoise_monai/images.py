@@ -175,21 +175,34 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+def find_images(folder: str | os.PathLike[str], unlisted: dict[str, str] | None = None) -> list[Path]:
     """All image files below `folder`, sorted by path; files of unknown suffix count if they are DICOM.
 
     Hidden files and folders are passed over, and so is the DICOMDIR, which is a table of contents.
 
+    Parameters
+    ----------
+    folder
+        Where to search.
+    unlisted
+        Gets the folders that cannot be listed, with the reason; without it they are errors.
+
     Raises
     ------
     InputError
-        If the folder does not exist or holds no image.
+        If the folder does not exist or holds no image, or a folder in it cannot be listed.
     """
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"no such folder: {root}", "give a folder of images")
+
+    def cannot_list(error: OSError) -> None:
+        if unlisted is None:
+            raise InputError(f"cannot list {error.filename}: {error.strerror}", "check the permissions")
+        unlisted[str(error.filename)] = f"cannot list {error.filename}: {error.strerror}"
+
     found = []
-    for parent, folders, files in os.walk(root):
+    for parent, folders, files in os.walk(root, onerror=cannot_list):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent, name)
@@ -197,6 +210,8 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
                 continue
             if image_suffix(name) in IMAGE_SUFFIXES or is_dicom(path):
                 found.append(path)
+    if not found and unlisted:
+        raise InputError(next(iter(unlisted.values())), "check the permissions")
     if not found:
         raise InputError(f"no images in {root}", f"files like {', '.join(IMAGE_SUFFIXES)} are searched recursively")
     return sorted(found)

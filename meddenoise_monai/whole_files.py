@@ -12,7 +12,7 @@ from .errors import InputError
 
 __all__ = ["TEMPORARY", "replace_whole"]
 
-TEMPORARY = ".tmp-"  # how the names of unfinished files begin
+TEMPORARY = ".tmp-meddenoise-"  # how the names of unfinished files begin; no other program's do
 
 
 @contextmanager

@@ -131,7 +131,7 @@ class BaselineComparison:
             def progress(name: str, done: int, total: int) -> None:
                 if name not in seen:
                     seen.append(name)
-                    _log.info("tuning %s: %d of %d tries done", name, done, total)
+                    _log.info("tuning %s, after %d of %d tries", name, done, total)
                 bar.total = total
                 bar.update(done - bar.n)
 
@@ -162,7 +162,8 @@ class BaselineComparison:
                 gains[f"gain_over_best_baseline_{metric}"] = value - max(others)
         self.tracker.log_group("validation", gains, step=engine.state.epoch)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in gains.items())
-        _log.info("validation after epoch %d: %s", engine.state.epoch, shown)
+        when = f"after epoch {engine.state.epoch}" if engine.state.epoch else "before the training"
+        _log.info("validation %s: %s", when, shown)
 
 
 class FinalComparison:

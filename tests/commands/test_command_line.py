@@ -21,6 +21,7 @@ from PIL import Image
 
 from meddenoise_monai import __version__, cli, denoising, folders
 from meddenoise_monai.cli import main
+from meddenoise_monai.whole_files import TEMPORARY
 from tests.commands.conftest import digests, failure, pixels, run
 from tests.samples import listen_to_interrupts
 
@@ -223,15 +224,16 @@ def test_a_killed_process_leaves_whole_files_and_is_gone_on_with(
     assert all(pixels(path).size for path in written)
     assert interrupted == (tmp_path / "out" / "manifest.json").is_file()
     # A kill leaves no time to tidy up: the next run does.
-    (tmp_path / "out" / ".tmp-half.png").touch()
+    half = f"{TEMPORARY}half.png"
+    (tmp_path / "out" / half).touch()
     again = typed("denoise", "in", "out", "--model", model)
     assert again.returncode == 0
     done, before = map(int, re.findall(r"\d+", again.stdout))
     assert done + before == 63
     assert before >= len(written) - 3  # those whose record was not written yet are made again
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert len(names - {".tmp-half.png"}) == 63 + 1
-    assert interrupted == (".tmp-half.png" in names)
+    assert len(names - {half}) == 63 + 1
+    assert interrupted == (half in names)
 
 
 @pytest.mark.e2e
