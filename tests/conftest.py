@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +81,18 @@ def file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
         yield f"http://127.0.0.1:{running.server_port}", folder
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folders that cannot be listed; nothing is locked for those who run tests as root."""
+    names: list[str] = []
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if not isinstance(path, int) and os.fspath(path) in names:
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    return names

@@ -244,21 +244,6 @@ def test_files_of_others_are_not_taken_for_unfinished_ones(tmp_path: Path, work:
     assert set(results(mine)) == {".tmp-scan.png", ".git/.tmp-meddenoise-x", ".tmp-mine/notes", "1.png"}
 
 
-@pytest.fixture
-def locked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Folders that cannot be listed; nothing is locked for those who run tests as root."""
-    names: list[str] = []
-    scandir = os.scandir
-
-    def refuse(path: Any) -> Any:
-        if not isinstance(path, int) and os.fspath(path) in names:
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    return names
-
-
 def test_folders_that_cannot_be_listed_are_told_of(tmp_path: Path, work: FakeWork, locked: list[str]) -> None:
     source = write_tree(tmp_path / "in", ["1.png", "a/locked/2.png"])
     locked.append(str(source / "a" / "locked"))

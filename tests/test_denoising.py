@@ -650,6 +650,21 @@ def test_previews_lie_in_a_tree_of_their_own(folder: Path, tmp_path: Path, model
         denoise_files(folder, tmp_path / "new", model=model, preview=folder / "seen")
 
 
+def test_folders_that_cannot_be_listed_are_told_of(
+    folder: Path, tmp_path: Path, model: Path, locked: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "lost+found").mkdir()
+    locked.append(str(folder / "lost+found"))
+    summary = denoise_files(folder, tmp_path / "out", model=model)
+    reason = f"cannot list {folder / 'lost+found'}: Permission denied"
+    assert (summary.written, summary.skipped) == (len(FORMATS), {str(folder / "lost+found"): reason})
+    assert f"skipped: {reason}" in caplog.messages
+    for strict, places in ((True, "lost+found"), (False, "")):
+        locked.append(str(folder / places).rstrip("/"))
+        with pytest.raises(InputError, match="cannot list"):
+            denoise_files(folder, tmp_path / "other", model=model, strict=strict)
+
+
 def test_an_interrupted_job_goes_on(folder: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output, written = tmp_path / "out", []
 

@@ -559,10 +559,11 @@ def test_without_mlflow_a_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with open_run("e", fallback_dir=tmp_path) as run:
+    with caplog.at_level(logging.INFO, "meddenoise_monai"), open_run("e", fallback_dir=tmp_path) as run:
         run.log_metrics({"loss": 1}, step=1)
     assert isinstance(run, LocalRun)
     assert "mlflow is not installed" in caplog.text
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
     assert not (tmp_path / "mlflow.db").exists()
 
 

@@ -90,8 +90,11 @@ def open_run(
             raise
         except Exception as error:
             run = _open_local(experiment, run_name, folder, tags, resume_run_id)
-            reason = "mlflow is not installed" if isinstance(error, ImportError) else one_line(error)
-            _log.warning("MLflow cannot be used (%s: %s): this run is written to %s", public(uri), reason, run.url_hint)
+            if isinstance(error, ImportError):  # it is optional in an exported bundle
+                _log.info("mlflow is not installed: this run is written to %s", run.url_hint)
+            else:
+                said = (public(uri), one_line(error), run.url_hint)
+                _log.warning("MLflow cannot be used (%s: %s): this run is written to %s", *said)
         register(run)
     return run
 
