@@ -1,13 +1,14 @@
 """What an archive costs over a plain loop, and what is left of it when its processes are killed.
 
-It writes COUNT slices of 512 x 512 as in benchmark_folder.py, of which BROKEN (a share) are cut off, and denoises them:
-by as many processes of `meddenoise denoise` side by side as there are workers (the plain loop), and by `meddenoise
-archive` with either engine. All processes have one thread. The rate is that between the first fifth of the results and
+It writes COUNT slices of SIDE x SIDE as in benchmark_folder.py, of which BROKEN (a share) are cut off, and denoises
+them: by as many processes of `meddenoise denoise` side by side as there are workers (the plain loop), and by
+`meddenoise archive` with either engine. All processes have one thread. The rate is that between the first fifth of the results and
 the last tenth, where everything runs; the overhead is what an archive is slower by. Then Ray's job is done once more, a
 worker of it is killed at a quarter, the job itself at the half, and it is started again. All results are compared byte
 by byte with those of the plain loop.
 
-    python scripts/benchmark_archive.py [--count 2000] [--broken 0.01] [--workers 1,2] [--kills True] [--flags=WORDS]
+    python scripts/benchmark_archive.py [--count 2000] [--side 512] [--broken 0.01] [--workers 1,2] [--kills True] \
+        [--flags=WORDS]
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def verdict(target: Path, reference: dict[str, Path], broken: int) -> str:
 
 
 def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2), kills: bool = True,
-         flags: str = "") -> None:  # fmt: skip
+         side: int = SIDE, flags: str = "") -> None:  # fmt: skip
     """Print the table.
 
     Args:
@@ -107,18 +108,19 @@ def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2
         broken: the share of them that is cut off.
         workers: how many processes; several numbers.
         kills: whether Ray's job is killed and started again, too.
+        side: of the slices, in pixels.
         flags: of `meddenoise denoise` and `archive` alike, with an equals sign: "--flags=--noise gaussian".
     """
     counts = [workers] if isinstance(workers, int) else list(workers)
     with tempfile.TemporaryDirectory() as folder:
         scratch, source = Path(folder), Path(folder, "in")
         source.mkdir()
-        write_series(source, slices(), count)
+        write_series(source, slices(side), count)
         cut = sorted(source.iterdir())[:: max(1, round(1 / broken))] if broken else []
         for path in cut:
             os.truncate(path, path.stat().st_size // 2)
         good = count - len(cut)
-        print(f"{count} slices of {SIDE} x {SIDE}, {len(cut)} broken; {platform.machine()}, {os.cpu_count()} cores")
+        print(f"{count} slices of {side} x {side}, {len(cut)} broken; {platform.machine()}, {os.cpu_count()} cores")
         print("| job | processes | all [s] | a second, once running | overhead | results |")
         print("|---|---|---|---|---|---|")
         reference: dict[str, Path] = {}
