@@ -2,10 +2,10 @@
 
 It writes COUNT slices of SIDE x SIDE as in benchmark_folder.py, of which BROKEN (a share) are cut off, and denoises
 them: by as many processes of `meddenoise denoise` side by side as there are workers (the plain loop), and by
-`meddenoise archive` with either engine. All processes have one thread. The rate is that between the first fifth of the results and
-the last tenth, where everything runs; the overhead is what an archive is slower by. Then Ray's job is done once more, a
-worker of it is killed at a quarter, the job itself at the half, and it is started again. All results are compared byte
-by byte with those of the plain loop.
+`meddenoise archive` with either engine. All processes have one thread. The rate is that between the first fifth of the
+results and the last tenth, where everything runs; the overhead is what an archive is slower by. Then Ray's job is done
+once more, a worker of it is killed at a quarter, the job itself at the half, and it is started again. All results are
+compared byte by byte with those of the plain loop.
 
     python scripts/benchmark_archive.py [--count 2000] [--side 512] [--broken 0.01] [--workers 1,2] [--kills True] \
         [--flags=WORDS]
