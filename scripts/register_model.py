@@ -35,8 +35,8 @@ def main(weights: str = "", tracking_uri: str = "", name: str = "meddenoise") ->
     state = "is version" if done.created else "were there already: nothing new is made of"
     print(f"the weights {done.weights} {state} {done.version} of {done.name}, {done.alias}")
     print("serve it:  make serve, or")
-    print(f"           MLFLOW_TRACKING_URI={done.tracking_uri} mlflow models serve -m {done.model_uri} \\\n"
-          "               --env-manager local --host 127.0.0.1 --port 5001")  # fmt: skip
+    print(f"           MLFLOW_TRACKING_URI={done.tracking_uri} \\\n           "
+          f"mlflow models serve -m {done.model_uri} --env-manager local --host 127.0.0.1 --port 5001")  # fmt: skip
 
 
 if __name__ == "__main__":
