@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, UsageError
 from .trees import Tree
 
 __all__ = ["RECORDS", "Record", "Records", "spelt"]
@@ -74,11 +74,17 @@ class Records:
 
     Raises
     ------
-    InputError
-        If a part is none that was written here.
+    UsageError
+        If what reads Parquet is not installed.
     """
 
     def __init__(self, tree: Tree) -> None:
+        try:
+            import pyarrow  # noqa: F401  # before the work, not after it
+        except ImportError as error:
+            raise UsageError(
+                "the record of an archive needs pyarrow", "install the extra: pip install 'meddenoise-monai[archive]'"
+            ) from error
         self.tree = Tree(f"{tree.place.rstrip('/')}/{RECORDS}")
         self._waiting: list[Record] = []
         self._since = time.monotonic()
@@ -88,7 +94,13 @@ class Records:
         return sorted(name for name, _ in self.tree.entries() if name.endswith(".parquet"))
 
     def latest(self) -> dict[str, Record]:
-        """The latest record of each source."""
+        """The latest record of each source.
+
+        Raises
+        ------
+        InputError
+            If a part is none that was written here.
+        """
         found: dict[str, Record] = {}
         for record in self._all(self.parts()):
             if record.source not in found or record.at >= found[record.source].at:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -407,6 +408,14 @@ def test_records_of_other_kinds_of_values_are_refused(tmp_path: Path, values: li
     parquet.write_table(pyarrow.table(columns), tmp_path / RECORDS / "part-1.parquet")
     with pytest.raises(InputError, match=r"the values of source are none of the kind"):
         Records(Tree(tmp_path)).latest()
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, work: FakeWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_tree(tmp_path / "in", ["1.png"])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match="needs pyarrow"):
+        archive_files(source, tmp_path / "out")
+    assert not work.written
 
 
 def test_names_that_are_no_unicode_are_recorded(tmp_path: Path) -> None:
