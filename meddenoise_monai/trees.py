@@ -132,7 +132,7 @@ class Tree:
             yield self._name(path), Entry(-1, str(error.strerror))
 
     def _name(self, path: str) -> str:
-        return os.path.relpath(path, self.root).replace(os.sep, "/")
+        return path[len(self.root) :].replace(os.sep, "/").lstrip("/")
 
     def exists(self) -> bool:
         """Whether there is such a folder; of a store that knows no folders, whether there is a file in it."""
@@ -151,14 +151,16 @@ class Tree:
         if self.local:
             yield Path(self._full(name))
             return
-        with tempfile.TemporaryDirectory(prefix="meddenoise-") as scratch, self._problems("read"):
-            files, copy = self._files(), Path(scratch, PurePosixPath(name).name)
-            files.get_file(self._full(name), str(copy))
-            for suffix in _COMPANIONS.get(copy.suffix.lower(), ()):  # their pixels lie in a second file
-                beside = str(PurePosixPath(name).with_suffix(suffix))
-                if files.exists(self._full(beside)):
-                    files.get_file(self._full(beside), str(Path(scratch, PurePosixPath(beside).name)))
-            yield copy
+        with tempfile.TemporaryDirectory(prefix="meddenoise-") as scratch:
+            copy = Path(scratch, PurePosixPath(name).name)
+            with self._problems("read"):
+                files = self._files()
+                files.get_file(self._full(name), str(copy))
+                for suffix in _COMPANIONS.get(copy.suffix.lower(), ()):  # their pixels lie in a second file
+                    beside = str(PurePosixPath(name).with_suffix(suffix))
+                    if files.exists(self._full(beside)):
+                        files.get_file(self._full(beside), str(Path(scratch, PurePosixPath(beside).name)))
+            yield copy  # what is wrong with its content is no problem of the store
 
     def read(self, name: str) -> bytes:
         """A file's bytes.

@@ -447,6 +447,15 @@ def test_a_tree_lists_reads_and_writes(tmp_path: Path, place: str) -> None:
         tree.read("2.dcm")
 
 
+@pytest.mark.parametrize("place", ["{}", "memory://archive-content{}"])
+def test_what_is_wrong_with_a_file_is_no_problem_of_the_store(tmp_path: Path, place: str) -> None:
+    tree = Tree(place.format(tmp_path))
+    (tmp_path / "scratch").write_bytes(b"content")
+    tree.put(tmp_path / "scratch", "1.dcm")
+    with pytest.raises(ZeroDivisionError), tree.as_file("1.dcm"):
+        raise ZeroDivisionError
+
+
 def test_a_header_elsewhere_comes_with_its_pixels(tmp_path: Path) -> None:
     tree = Tree("memory://companions")
     (tmp_path / "x").write_bytes(b"pixels")
