@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -48,10 +49,18 @@ def bootstrap_means(
     of = [index[patient] for patient in patients]
     counts = np.bincount(of).astype(np.float64)
     sums = np.bincount(of, np.asarray(values, np.float64))
-    # How often each patient is drawn, for all draws at once.
-    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), draws)
+    drawn = _drawn(len(counts), draws, seed)
     means: NDArray[np.float64] = drawn @ sums / (drawn @ counts)
     return means
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(patients: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """How often each patient is drawn (draws, patients). Kept: a table asks for the same samples for each number."""
+    counts = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), draws)
+    drawn: NDArray[np.float64] = counts.astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def bootstrap_interval(

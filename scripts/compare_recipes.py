@@ -77,7 +77,7 @@ def train(variant: str, mini_mias: str, folder: Path, minutes: float) -> None:
         record: dict[str, Any] = json.loads((target / "release.json").read_text())
         return record
 
-    timing = run(folder / "timing", max_epochs=2, steps_per_epoch=50, val_interval=100)
+    timing = run(folder / "timing", max_epochs=2, steps_per_epoch=20, val_interval=100)
     pace = timing["curve"]["train/steps_per_second"]["2"]  # the first epoch warms up
     epochs = max(1, round(60 * minutes * pace / STEPS))
     run(folder, max_epochs=epochs, steps_per_epoch=STEPS, val_interval=epochs)

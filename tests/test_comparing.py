@@ -82,7 +82,7 @@ def test_every_part_of_the_results_is_there(done: Comparison) -> None:
     ]
     films = results["conditions"][0]
     assert {v["other"] for v in films["verdicts"]} == {"noisy", "gaussian", "median"}
-    assert {v["word"] for v in films["verdicts"]} == {"no difference shown"}  # two patients show nothing
+    assert {v["word"] for v in films["verdicts"]} == {"too few patients"}  # two show nothing
     for method in ("noisy", *METHODS):
         split = films["repeats"]["methods"][method]
         assert split["mse"] == pytest.approx(split["bias2"] + split["variance"])

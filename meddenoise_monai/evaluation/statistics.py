@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..comparisons import verdicts
+from ..comparisons import VerdictWord, verdicts
 from ..intervals import bootstrap_interval
 
 __all__ = ["mean_entry", "paired_entries", "verdict_entries", "word_of"]
@@ -54,7 +54,10 @@ def paired_entries(
     return found
 
 
-def word_of(interval: tuple[float, float] | None) -> str:
-    if interval is None or interval[0] <= 0 <= interval[1]:
+def word_of(interval: tuple[float, float] | None) -> VerdictWord:
+    """By the interval of a gain."""
+    if interval is None:
+        return "too few patients"
+    if interval[0] <= 0 <= interval[1]:
         return "no difference shown"
     return "better" if interval[0] > 0 else "worse"

@@ -46,12 +46,16 @@ class Task:
         Of that function: arrays, numbers, a `Condition`.
     about
         What the results are filed under; no part of what is computed.
+    cost
+        How long it takes, roughly, on any scale: what takes longest goes first, so that no process ends long after the
+        others.
     """
 
     measure: str
     methods: tuple[Method, ...]
     arguments: Mapping[str, Any]
     about: Mapping[str, Any] = field(default_factory=dict)
+    cost: float = 0.0
 
     def key(self, method: Method) -> str:
         """Hex digits that change with whatever changes the numbers."""
@@ -93,6 +97,7 @@ def run_tasks(
         results[number] = {name: values for name, values in known.items() if values is not None}
         if len(results[number]) < len(task.methods):
             missing.append(number)
+    missing.sort(key=lambda number: tasks[number].cost, reverse=True)
     done = len(tasks) - len(missing)
     if progress is not None:
         progress(done)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.methods import NOISY
+from ..evaluation.statistics import word_of
 from .naming import CHANNELS, SIGNALS, condition_title
 
 __all__ = ["MEASURES", "UNIFORM", "Finding", "Measure", "find"]
@@ -76,7 +77,8 @@ class Finding:
     interval
         Of their difference, ours less theirs; None where there is none.
     word
-        ``better``, ``worse`` or ``no difference shown``; ``untested`` where no interval of the difference is known.
+        ``better``, ``worse``, ``no difference shown`` or ``too few patients``; ``untested`` on the phantom, where
+        nothing but the noise varies.
     """
 
     measure: str
@@ -166,7 +168,7 @@ def _coverage(results: Content) -> Iterator[Finding]:
         found, asked = entry["coverage"], entry["asked"]
         ends = _pair(found.get("ci95"))
         interval = None if ends is None else (ends[0] - asked, ends[1] - asked)
-        word = _word(interval, True)
+        word = word_of(interval)
         if word != "better":  # more than was asked for is a width that says less, and no merit
             yield Finding("coverage", condition_title(entry), "", found["mean"], asked, interval, word)
 
@@ -178,14 +180,6 @@ def _paired(
         if other != ours and ours in values:
             found = differences.get(other, {"ci95": None, "word": "untested"})
             yield Finding(measure, where, other, values[ours], theirs, _pair(found["ci95"]), found["word"])
-
-
-def _word(interval: tuple[float, float] | None, higher: bool) -> str:
-    if interval is None:
-        return "untested"
-    if interval[0] <= 0 <= interval[1]:
-        return "no difference shown"
-    return "better" if (interval[0] > 0) == higher else "worse"
 
 
 def _pair(interval: Any) -> tuple[float, float] | None:

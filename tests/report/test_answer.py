@@ -92,6 +92,16 @@ def test_behind_without_being_shown_is_said_apart() -> None:
     assert "Contrast kept of annotated lesions" in [point.measure for point in answer(results).undecided]
 
 
+def test_too_few_patients_for_a_test_are_no_verdict() -> None:
+    results = made_up("too few patients")  # of 29 dB against 30
+    assert "without a test, it is behind one" in answer(results).headline
+    assert set(worse(results)) == {"Behind on average, with too few patients for a test"}
+    assert "29.00 dB against 30.00 dB of bm3d" in worse(results)["Behind on average, with too few patients for a test"]
+    said = {point.measure: point.words for point in answer(results).undecided}
+    assert said["PSNR"] == "against bm3d, in 1 of 1 setting, with too few patients to show one"
+    assert "cannot come out below p = 0.05" in answer(results).caveat
+
+
 def phantom(recovery: float, f50: float | None) -> list[dict[str, Any]]:
     known = {"recovery": 0.98, "f50": 0.4, "cnr": 5.0, "mtf": None}
     ours = {**known, "recovery": recovery, "f50": f50}
