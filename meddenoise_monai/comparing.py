@@ -23,7 +23,7 @@ from .evaluation.scenes import LEAST_SIDE, Scene, annotated_windows, read_scenes
 from .evaluation.sources import Sources, read_sources
 from .evaluation.study import Outcome, Plan, carry_out, plan_tasks, tune_methods
 from .evaluation.summary import METRICS, per_image_rows, seconds_per_megapixel, summarise_study
-from .evaluation.tasks import workers_here
+from .evaluation.tasks import Workers, workers_here
 from .identity import data_fingerprint
 from .report import write_report
 from .tracking import environment_versions, open_run
@@ -138,14 +138,14 @@ def compare(
     record = _protocol(sources, scenes, chosen, settings)
     if earlier is not None:
         _check_same(earlier, record)
-    workers = workers or workers_here()
     cache = folder / "cache"
-    with _bar("tuning") as told:
-        by_condition, tuned = tune_methods(chosen, tuning, conditions, seed, cache, workers, told)
-    record["tuned"] = {f"{group}, {condition}": found for (group, condition), found in tuned.items()}
-    plan = Plan(scenes, annotated_windows(sources.test), conditions, by_condition, seed, settings["realisations"])
-    with _bar("measuring") as told:
-        outcomes = carry_out(plan_tasks(plan), cache, workers, told)
+    with Workers(workers or workers_here()) as at_work:
+        with _bar("tuning") as told:
+            by_condition, tuned = tune_methods(chosen, tuning, conditions, seed, cache, at_work, told)
+        record["tuned"] = {f"{group}, {condition}": found for (group, condition), found in tuned.items()}
+        plan = Plan(scenes, annotated_windows(sources.test), conditions, by_condition, seed, settings["realisations"])
+        with _bar("measuring") as told:
+            outcomes = carry_out(plan_tasks(plan), cache, at_work, told)
     ours = OURS if any(method.name == OURS for method in chosen) else chosen[-1].name
     results = {"protocol": record, **summarise_study(outcomes, chosen, ours, seed)}
     for method in chosen:

@@ -15,13 +15,13 @@ from .conditions import ACQUIRED, Condition
 from .measures import PHANTOM_SIDE
 from .methods import Method
 from .scenes import Scene, evenly_by_data
-from .tasks import Task, Values, run_tasks
+from .tasks import Task, Values, Workers, run_tasks
 
 __all__ = ["Outcome", "Plan", "carry_out", "plan_tasks", "tune_methods"]
 
-TUNED_ON, TUNING_SIDE = 4, 128  # images of each data set, pixels: BM3D's grid on all would take as long as the rest
+TUNED_ON, TUNING_SIDE = 4, 96  # images of each data set, pixels: BM3D's grid on all would take as long as the rest
 REPEATED = 3  # scenes of each data set whose noise is drawn again and again
-REPEATED_SIDE = 128
+REPEATED_SIDE = 96
 CONTRASTS = (0.1, 0.2, 0.4)  # of the phantom's edges, on the [0, 1] scale
 PHANTOM_DRAWS = 4
 OBSERVED = 10  # scenes of each data set, and uniform fields, with signals
@@ -83,7 +83,7 @@ def tune_methods(
     conditions: Sequence[Condition],
     seed: int,
     cache: Path,
-    workers: int = 1,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[tuple[str, Condition], tuple[Method, ...]], dict[tuple[str, Condition], dict[str, Values]]]:
     """The methods for each data set and condition, baselines with the parameters of the best PSNR there.
@@ -162,7 +162,7 @@ def plan_tasks(plan: Plan) -> list[Task]:
 
 
 # How often a measure denoises its image; the coverage is asked of one method only, and a network.
-_DENOISED = {"observed": 2, "repeats": 5 / 4, "coverage": 0.1}
+_DENOISED = {"observed": 2, "repeats": 0.7, "coverage": 0.1}
 
 
 def _phantom_tasks(plan: Plan, condition: Condition) -> list[Task]:
@@ -182,7 +182,9 @@ def _phantom_tasks(plan: Plan, condition: Condition) -> list[Task]:
     return tasks
 
 
-def carry_out(tasks: Sequence[Task], cache: Path, workers: int = 1, progress: Progress | None = None) -> list[Outcome]:
+def carry_out(
+    tasks: Sequence[Task], cache: Path, workers: Workers | None = None, progress: Progress | None = None
+) -> list[Outcome]:
     """Run the tasks (see `tasks.run_tasks`); `progress` is told how many are done, of how many."""
     told = None if progress is None else (lambda done: progress(done, len(tasks)))
     results = run_tasks(tasks, cache, workers, told)

@@ -15,7 +15,7 @@ from meddenoise_monai.errors import InputError
 from meddenoise_monai.evaluation import measures, tasks
 from meddenoise_monai.evaluation.conditions import Condition
 from meddenoise_monai.evaluation.methods import Method, read_methods
-from meddenoise_monai.evaluation.tasks import Task, run_tasks, workers_here
+from meddenoise_monai.evaluation.tasks import Task, Workers, run_tasks, workers_here
 
 METHODS = tuple(read_methods(["gaussian", "median"]))
 RNG = np.random.default_rng(0)
@@ -39,8 +39,13 @@ def test_processes_change_no_digit(tmp_path: Path) -> None:
     seen: list[int] = []
     alone = run_tasks(planned, tmp_path / "alone", progress=seen.append)
     assert seen == [0, 1, 2, 3]
-    together = run_tasks(planned, tmp_path / "together", workers=2)
-    assert without_times(alone) == without_times(together)
+    with Workers(2) as two:
+        together = run_tasks(planned, tmp_path / "together", two)
+        pool = two._pool
+        again = run_tasks(planned, tmp_path / "again", two)
+        assert two._pool is pool is not None
+    assert two._pool is None
+    assert without_times(alone) == without_times(together) == without_times(again)
     assert [list(result) for result in alone] == [["noisy", "gaussian", "median"]] * 3
 
 
@@ -103,8 +108,8 @@ def die(task: Task, cache: Path) -> None:
 
 def test_a_process_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_run", die)
-    with pytest.raises(InputError, match="process of the comparison died"):
-        run_tasks([replace(fidelity(SCENES[0]), methods=METHODS[:1]), fidelity(SCENES[1])], tmp_path, workers=2)
+    with Workers(2) as two, pytest.raises(InputError, match="process of the comparison died"):
+        run_tasks([replace(fidelity(SCENES[0]), methods=METHODS[:1]), fidelity(SCENES[1])], tmp_path, two)
 
 
 def test_answers_are_plain(tmp_path: Path) -> None:
