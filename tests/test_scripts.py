@@ -357,7 +357,8 @@ def test_recipes_that_are_done_are_tabled_and_drawn(
     for variant, minutes in (("reference", 7.9), ("L1", 8.1)):
         (tmp_path / variant / "models").mkdir(parents=True)
         shutil.copy(weights, tmp_path / variant / "models" / "model_best.pt")
-        (tmp_path / variant / "release.json").write_text(json.dumps({"minutes": minutes, "epochs": 50}))
+        (tmp_path / variant / "release.json").write_text(json.dumps({"epochs": 50}))
+        (tmp_path / variant / "seconds.json").write_text(json.dumps(60 * minutes))
     clean = np.random.default_rng(0).random((32, 32), np.float32)
     window = {"clean": clean, "patient": "p", "file": "f"}
     monkeypatch.setattr(recipes, "windows", lambda _: {"mini-MIAS": [window], "samples": [window]})
@@ -366,7 +367,7 @@ def test_recipes_that_are_done_are_tabled_and_drawn(
     heads, reference, other = rows[0], rows[2], rows[3]
     assert (reference[0], other[0]) == ("reference", "L1")
     assert [row[heads.index("minutes")] for row in (reference, other)] == ["7.9", "8.1"]
-    assert reference[heads.index("steps")] == "5000"
+    assert reference[heads.index("steps")] == str(50 * recipes.STEPS)
     assert reference[heads.index("mini-MIAS, 25")] == other[heads.index("samples, 25")]  # the same weights and image
     with Image.open(tmp_path / "f.png") as figure:
         assert figure.size[0] > 500
