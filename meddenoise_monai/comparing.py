@@ -24,7 +24,7 @@ from .evaluation.sources import Sources, read_sources
 from .evaluation.study import Outcome, Plan, carry_out, plan_tasks, tune_methods
 from .evaluation.summary import METRICS, per_image_rows, seconds_per_megapixel, summarise_study
 from .evaluation.tasks import Workers, workers_here
-from .identity import data_fingerprint
+from .identity import count_known, data_fingerprint
 from .report import write_report
 from .tracking import environment_versions, open_run
 from .whole_files import replace_whole
@@ -34,6 +34,7 @@ __all__ = ["Comparison", "compare"]
 _log = logging.getLogger(__name__)
 
 EXPERIMENT = "meddenoise comparison"
+WRITTEN = ("results.json", "per_image.csv", "case_files.csv", "table.md", "timings.json", "report.html", "mlflow.db")
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,8 @@ def compare(
     }  # fmt: skip
     earlier = None if protocol is None else _read_protocol(Path(protocol))
     if earlier is not None:
-        settings = {**settings, **earlier["settings"]}
-    for name, least in (("realisations", 1), ("images", 0), ("window", 0), ("workers", 1)):
+        settings = {**settings, **earlier["settings"], "methods": _with_files(earlier["settings"]["methods"], methods)}
+    for name, least in (("realisations", 1), ("images", 0), ("window", 0), ("seed", 0), ("workers", 1)):
         _check_number(name, settings[name] if name != "workers" else 1 if workers is None else workers, least)
     seed = settings["seed"]
     if 0 < settings["window"] < LEAST_SIDE:
@@ -124,6 +125,7 @@ def compare(
     if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"the output {output} lies inside the data {data}", "choose a folder outside of it")
     sources = read_sources(Path(data), settings["repeats"], seed)
+    _check_apart(Path(data), (*sources.test, *sources.tuning), folder)
     how = (settings["window"], settings["tissue"])
     scenes, left_out = read_scenes(sources.test, *how, settings["images"] or None, "reading")
     tuning, unread = read_scenes(sources.tuning, *how, None, "reading for tuning")
@@ -136,6 +138,13 @@ def compare(
         _log.warning("left out: %s", reason if file in reason else f"{file}: {reason}")
     _say_what(scenes, conditions, chosen)
     record = _protocol(sources, scenes, chosen, settings)
+    judged_in_training = {
+        method.name: count
+        for method in chosen
+        if method.kind == "network" and (count := count_known(method.weights, sources.test))
+    }
+    if judged_in_training:
+        record["judged_in_training"] = judged_in_training
     if earlier is not None:
         _check_same(earlier, record)
     cache = folder / "cache"
@@ -151,12 +160,33 @@ def compare(
     for method in chosen:
         if method.size is not None:
             results["methods"][method.name]["parameters"] = method.size
+    report = write_report(folder, results, outcomes)  # first: if it cannot be drawn, nothing is written
     _write(folder, results, outcomes, scenes)
-    report = write_report(folder, results, outcomes)
     page = (folder / "report.html").read_text(encoding="utf-8") if log_pictures else report.without_pictures()
     figures = [folder / "figures" / f"{figure.name}.png" for figure in report.figures]
     look = _record(folder, results, page, figures, tracking_uri, run_name)
     return Comparison(folder, results, left_out, look)
+
+
+def _with_files(names: Sequence[str], methods: str | Sequence[str] | None) -> list[str]:
+    """The methods of a protocol, which knows no files, with those files that are given for them now."""
+    given = [methods] if isinstance(methods, str) else list(methods or ())
+    files = {name.partition("=")[0]: name for name in map(str, given) if "=" in name}
+    return [files.get(name, name) for name in names]
+
+
+def _check_apart(data: Path, items: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Refuse a comparison that would overwrite or remove what it reads."""
+    folder = folder.resolve()
+    read = [
+        data,
+        data / "datalist.json",
+        *(Path(item[key]) for item in items for key in ("image", "label") if key in item),
+    ]
+    for path in map(Path.resolve, read):
+        within = any(path.is_relative_to(folder / part) for part in ("figures", "cache", "mlruns"))
+        if within or (path.parent == folder and path.name in WRITTEN):
+            raise UsageError(f"{path} would be overwritten or removed by results", "choose another --output")
 
 
 def _check_number(name: str, value: Any, least: int) -> None:
@@ -238,8 +268,8 @@ def _write(folder: Path, results: Mapping[str, Any], outcomes: Sequence[Outcome]
         writer.writeheader()
         writer.writerows(rows)
     with replace_whole(folder / "case_files.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
-        named = {scene.name: (scene.name, scene.data, scene.patient, scene.file) for scene in scenes}
-        csv.writer(stream).writerows([("case", "data", "patient", "file"), *named.values()])
+        named = dict.fromkeys((scene.name, scene.data, scene.patient, scene.file) for scene in scenes)
+        csv.writer(stream).writerows([("case", "data", "patient", "file"), *named])
     _write_json(folder / "results.json", results)
     timings = {"seconds_per_megapixel": seconds_per_megapixel(outcomes), "threads": 1}
     _write_json(folder / "timings.json", timings)
@@ -270,6 +300,7 @@ def _record(
         run.log_dict(protocol, "protocol.json")
         means = results["methods"].items()
         run.log_metrics({f"{m}/{key}": values[key]["mean"] for m, values in means for key in ("psnr", "ssim")}, step=0)
+        run.log_metrics(_of_lesions(results), step=0)
         run.log_table("comparison.json", _columns(results))
         for file in ("results.json", "per_image.csv", "table.md", "timings.json"):
             run.log_file(folder / file)
@@ -277,6 +308,26 @@ def _record(
             run.log_file(figure, "figures")
         run.log_text(page, "report.html")
         return run.url_hint
+
+
+def _of_lesions(results: Mapping[str, Any]) -> dict[str, float]:
+    """What to search runs by where fidelity says nothing: of each method, means over data sets and noise."""
+    found: dict[str, list[float]] = {}
+    for entry in results["lesions"]:
+        for method, kept in entry["kept"].items():
+            if kept is not None:
+                found.setdefault(f"{method}/annotated_contrast_kept", []).append(kept["mean"])
+    for entry in results["observers"]:
+        for method, detected in entry["methods"].items():
+            if detected is not None:
+                found.setdefault(f"{method}/{entry['signal']}_auc", []).append(detected["auc"])
+        for method, fate in entry.get("fate", {}).items():
+            if fate["kept_contrast"] is not None:
+                found.setdefault(f"{method}/inserted_contrast_kept", []).append(fate["kept_contrast"]["mean"])
+    for entry in results["uncertainty"]:
+        if entry["coverage"] is not None:
+            found.setdefault(f"{entry['method']}/coverage", []).append(entry["coverage"]["mean"])
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _columns(results: Mapping[str, Any]) -> dict[str, list[Any]]:

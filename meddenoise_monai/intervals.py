@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from .errors import UsageError
 
-__all__ = ["bootstrap_interval", "bootstrap_means"]
+__all__ = ["FEWEST_PATIENTS", "bootstrap_interval", "bootstrap_means"]
+
+FEWEST_PATIENTS = 10  # of whom an interval says something: with less it is too narrow
 
 
 def bootstrap_means(
@@ -68,7 +70,7 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """The percentile interval of `bootstrap_means` (Efron 1981); None with fewer than two patients.
 
-    With less than about ten patients it is too narrow, and only says that little is known.
+    With less than about `FEWEST_PATIENTS` it is too narrow, and only says that little is known.
 
     Raises
     ------

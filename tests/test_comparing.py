@@ -14,10 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from meddenoise_monai import comparing
 from meddenoise_monai.comparing import Comparison, compare
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.evaluation import summary
+from meddenoise_monai.identity import image_digests
 from meddenoise_monai.synthetic import power_law
+from tests.samples import write_patients
 from tests.small_networks import trained
 
 METHODS = ["gaussian", "median", "dae"]
@@ -123,7 +126,7 @@ def test_names_of_patients_and_files_stay_in_one_file(done: Comparison) -> None:
         metrics = {key for (key,) in database.execute("select key from metrics").fetchall()}
     assert name == "films (4), plates (1): gaussian"
     assert params["levels"] == "(10, 20)"
-    assert {"dae/psnr", "noisy/ssim"} <= metrics
+    assert {"dae/psnr", "noisy/ssim", "dae/annotated_contrast_kept", "dae/inserted_contrast_kept"} <= metrics
     logged = {path.name for path in (done.folder / "mlruns").rglob("*") if path.is_file()}
     assert {"protocol.json", "results.json", "comparison.json", "table.md"} <= logged
 
@@ -226,3 +229,41 @@ def test_the_summary_says_better_where_all_patients_agree() -> None:
     assert words == {"psnr": "better", "ssim": "no difference shown"}
     assert condition["methods"]["dae"]["ms_ssim"] is None
     assert condition["methods"]["dae"]["psnr"]["mean"] == pytest.approx(30.5, abs=0.2)
+
+
+@pytest.mark.parametrize("case", ["figures", "datalist"])
+def test_results_never_overwrite_what_is_compared(case: str, tmp_path: Path) -> None:
+    data = write_patients(tmp_path / "figures", 3)
+    if case == "datalist":
+        images = sorted(data.rglob("*.png"))
+        data = tmp_path / "results.json"
+        data.write_text(json.dumps({"test": [{"image": str(path), "patient": path.stem} for path in images]}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(UsageError, match="would be overwritten or removed"):
+        compare(data, tmp_path, methods="median")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_negative_seed_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--seed -5"):
+        compare(write_patients(tmp_path / "in", 2), tmp_path / "out", methods="median", seed=-5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_for_the_networks_of_a_protocol_are_given_anew() -> None:
+    assert comparing._with_files(["gaussian", "b", "dae"], "b=other.pt") == ["gaussian", "b=other.pt", "dae"]
+    assert comparing._with_files(["gaussian", "dae"], None) == ["gaussian", "dae"]
+
+
+def test_images_that_the_weights_know_are_named(
+    folder: Path, weights: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = json.loads((folder / "datalist.json").read_text())["test"]
+    digests = image_digests([{"image": folder / item["image"]} for item in test])
+    known = tmp_path / "known.pt"
+    known.write_bytes(Path(weights).read_bytes())
+    known.with_suffix(".json").write_text(json.dumps({"training_images": list(digests)[:2]}))
+    found = run(folder, tmp_path / "out", str(known), levels=10, methods=["dae"], realisations=1)
+    assert found.results["protocol"]["judged_in_training"] == {"dae": 2}
+    assert "2 of 5 test images are among those that" in caplog.text
+    assert "2 judged images are among those that dae was trained on" in (tmp_path / "out/report.html").read_text()

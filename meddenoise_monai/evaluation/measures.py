@@ -210,6 +210,8 @@ def tuning(denoise: Denoise, name: str, pairs: Sequence[tuple[Image, Image]], gr
     """
     found = tune(name, pairs, [_sigma(noisy, clean) for clean, noisy in pairs], "psnr")
     return {
+        "images": len(pairs),
+        "side": int(pairs[0][0].shape[0]),
         "parameters": dict(found.parameters),
         "psnr": found.score,
         "default_psnr": found.default_score,
@@ -279,5 +281,5 @@ def _channels() -> dict[str, NDArray[np.float64]]:
     shape, middle = (CELL, CELL), (CELL // 2, CELL // 2)
     return {
         "laguerre_gauss": laguerre_gauss(shape, 14.0, 5, middle),
-        "difference_of_gaussians": difference_of_gaussians(shape, "dense", middle),
+        "difference_of_gaussians": difference_of_gaussians(shape, "sparse", middle),
     }

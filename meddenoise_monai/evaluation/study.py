@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +20,21 @@ from .tasks import Task, Values, Workers, run_tasks
 
 __all__ = ["Outcome", "Plan", "carry_out", "plan_tasks", "tune_methods"]
 
-TUNED_ON, TUNING_SIDE = 4, 96  # images of each data set, pixels: BM3D's grid on all would take as long as the rest
+TUNED_ON, TUNING_SIDE = 8, 96  # images of each data set, pixels
+SLOW_TUNED_ON = {"bm3d": 4}  # whose grid on all would take as long as the rest
 REPEATED = 3  # scenes of each data set whose noise is drawn again and again
 REPEATED_SIDE = 96
 CONTRASTS = (0.1, 0.2, 0.4)  # of the phantom's edges, on the [0, 1] scale
 PHANTOM_DRAWS = 4
-OBSERVED = 10  # scenes of each data set, and uniform fields, with signals
+OBSERVED = 10  # scenes of each data set with signals
+FIELDS = 20  # uniform ones, with signals
 PICTURED = 2  # scenes of each data set that are shown
 
+FEWEST_TUNED_ON = 4  # without a warning
+
 Progress = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,12 @@ def tune_methods(
             clean = _middle(scene.clean, TUNING_SIDE)
             noisy = _middle(scene.acquired[0], TUNING_SIDE) if scene.acquired else condition.draw(clean, seed)
             pairs.append((clean, noisy))
+        if len(pairs) < FEWEST_TUNED_ON and condition == conditions[0]:
+            _log.warning("%s: baselines are tuned on %d image(s) only: they might do better", data, len(pairs))
         for method in baselines:
             grid = repr(family_of(method.name).candidates)
-            arguments = {"name": method.name, "pairs": pairs, "grid": grid}
+            few = evenly(pairs, SLOW_TUNED_ON.get(method.name, TUNED_ON))
+            arguments = {"name": method.name, "pairs": few, "grid": grid}
             about = {"data": data, "condition": condition}
             tasks.append(Task("tuning", (method,), arguments, about, cost=method.name == "bm3d"))
     records: dict[tuple[str, Condition], dict[str, Values]] = {group: {} for group in groups}
@@ -169,14 +179,16 @@ def _phantom_tasks(plan: Plan, condition: Condition) -> list[Task]:
     """Phantoms show what no image does; the baselines are as tuned for the first data set."""
     methods = next(methods for (_, tuned_for), methods in plan.methods.items() if tuned_for == condition)
     about = {"condition": condition}
-    common = {"condition": condition, "seed": plan.seed, "count": PHANTOM_DRAWS}
+    # The same noise at each level would make of three levels one experiment: all is in proportion to it.
+    seed = plan.seed + 7919 * plan.conditions.index(condition)
+    common = {"condition": condition, "seed": seed, "count": PHANTOM_DRAWS}
     cost = PHANTOM_DRAWS * PHANTOM_SIDE**2
     tasks = [Task(measure, methods, common, about, cost) for measure in ("uniform", "details")]
     for contrast in CONTRASTS:
         tasks.append(Task("edge", methods, {**common, "contrast": contrast}, {**about, "contrast": contrast}, cost))
     if condition in plan.observed:
         flat = np.full((PHANTOM_SIDE, PHANTOM_SIDE), 0.4, np.float32)
-        for number in range(OBSERVED):
+        for number in range(FIELDS):
             arguments = {"clean": flat, "condition": condition, "seed": plan.seed + 2 + number}
             tasks.append(Task("signals", methods, arguments, {**about, "field": number}, 2 * PHANTOM_SIDE**2))
     return tasks

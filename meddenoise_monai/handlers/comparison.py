@@ -20,15 +20,13 @@ from ..baselines import TunedBaseline, available_baselines, make_baseline, tune_
 from ..errors import UsageError, nearest
 from ..evaluation import Case, Score, as_columns, as_markdown, evaluate, intervals, summarise, write_scores
 from ..inference import load_weights, weights_fingerprint
+from ..intervals import FEWEST_PATIENTS
 from ..tracking import case_id
 from .run import RunTracker
 
 __all__ = ["BaselineComparison", "FinalComparison", "cases_of"]
 
 _log = logging.getLogger(__name__)
-
-# A bootstrap over fewer promises more certainty than there is, so none is printed.
-FEWEST_PATIENTS = 10
 
 
 def cases_of(dataset: Any) -> list[Case]:

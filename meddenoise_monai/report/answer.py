@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .findings import MEASURES, UNIFORM, Content, Finding, find
+from .findings import MEASURES, UNIFORM, WIDER, Content, Finding, find
 from .limits import undecidable, undecidable_words
 from .naming import joined, method_title, number
 
@@ -128,6 +128,10 @@ def _undecided(findings: Sequence[Finding]) -> Iterator[Point]:
             others = list(dict.fromkeys(each.other for each in part if each.other))
             against = f"against {joined(others) if others else 'what was asked for'}"
             yield Point(MEASURES[measure].phrase, f"{against}, {_settings(part, findings)}{why}")
+    if wide := [each for each in findings if each.word == WIDER]:
+        most = max(wide, key=lambda each: each.ours)
+        words = f"more than was asked for, {_settings(wide, findings)}, at most {_gap(most)}: wider than need be"
+        yield Point(MEASURES["coverage"].phrase, words)
 
 
 def _settings(part: Sequence[Finding], findings: Sequence[Finding]) -> str:

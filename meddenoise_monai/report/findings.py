@@ -10,10 +10,11 @@ from ..evaluation.methods import NOISY
 from ..evaluation.statistics import word_of
 from .naming import CHANNELS, SIGNALS, condition_title
 
-__all__ = ["MEASURES", "UNIFORM", "Finding", "Measure", "find"]
+__all__ = ["MEASURES", "UNIFORM", "WIDER", "Finding", "Measure", "find"]
 
 Content = Mapping[str, Any]
 
+WIDER = "wider than asked"
 UNIFORM = "uniform field"  # what the summary calls the data of signals that are not in images
 
 
@@ -48,8 +49,8 @@ MEASURES: dict[str, Measure] = {
     "removed": Measure("Share of inserted discs lost", False, 1, " %", 100, False),
     "true_positive_rate": Measure("Share of inserted discs found", True, 1, " %", 100),
     "auc": Measure("How well a model observer finds inserted lesions (AUC)", True, 3),
-    "invented": Measure("Spots like the disc invented in an image", False, 1),
-    "hallucination_rate": Measure("Share of patches with invented structure", False, 2, " %", 100),
+    "invented": Measure("Errors that look like the disc, in an image", False, 1),
+    "hallucination_rate": Measure("Share of patches with structure that the clean image lacks", False, 2, " %", 100),
     "recovery": Measure("Contrast recovered of the phantom’s disc", True, 0, " %", 100, False),
     "f50": Measure("Sharpness of the phantom’s edge, f50", True, 2, " cycles/pixel", 1, False),
     "cnr": Measure("Contrast-to-noise ratio of the phantom’s disc", True, 1),
@@ -78,7 +79,7 @@ class Finding:
         Of their difference, ours less theirs; None where there is none.
     word
         ``better``, ``worse``, ``no difference shown`` or ``too few patients``; ``untested`` on the phantom, where
-        nothing but the noise varies.
+        nothing but the noise varies; ``wider than asked`` where an uncertainty holds more than it was to.
     """
 
     measure: str
@@ -168,9 +169,10 @@ def _coverage(results: Content) -> Iterator[Finding]:
         found, asked = entry["coverage"], entry["asked"]
         ends = _pair(found.get("ci95"))
         interval = None if ends is None else (ends[0] - asked, ends[1] - asked)
-        word = word_of(interval)
-        if word != "better":  # more than was asked for is a width that says less, and no merit
-            yield Finding("coverage", condition_title(entry), "", found["mean"], asked, interval, word)
+        word = word_of(interval, range(entry["patients"]))
+        # More than was asked for is a width that says less than it could, and no merit.
+        shown = WIDER if word == "better" else word
+        yield Finding("coverage", condition_title(entry), "", found["mean"], asked, interval, shown)
 
 
 def _paired(

@@ -123,13 +123,20 @@ def test_too_much_contrast_is_as_wrong_as_too_little(recovery: float, behind: bo
 
 
 def test_coverage_below_what_was_asked_is_worse() -> None:
-    entry = {"data": "films", "noise": "gaussian", "level": 25.0, "asked": 0.9,
+    entry = {"data": "films", "noise": "gaussian", "level": 25.0, "asked": 0.9, "patients": 12,
              "coverage": {"mean": 0.8, "ci95": [0.75, 0.85]}, "width": {"mean": 0.1, "ci95": None}}  # fmt: skip
     words = worse(made_up(uncertainty=[entry]))["Worse"]
     assert "80.0 % against 90.0 % asked for" in words
     assert "Worse" not in worse(made_up(uncertainty=[{**entry, "coverage": {"mean": 0.91, "ci95": [0.88, 0.94]}}]))
     wide = made_up(uncertainty=[{**entry, "coverage": {"mean": 0.97, "ci95": [0.96, 0.98]}}])
-    assert not [finding for finding in find(wide) if finding.measure == "coverage"]
+    assert "Worse" not in worse(wide)
+    said = [point.words for point in answer(wide).undecided if point.measure.startswith("Share of true values")]
+    assert said == [
+        "more than was asked for, in 1 of 1 setting, at most 97.0 % against 90.0 % asked for "
+        "(films, Gaussian noise 25/255): wider than need be"
+    ]
+    few = made_up(uncertainty=[{**entry, "patients": 9}])
+    assert "Worse" not in worse(few), "an interval of nine patients decides nothing"
 
 
 def test_noisy_input_is_no_rival_in_what_it_keeps_for_nothing(results: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,11 @@ def test_pictures_shrink_to_their_middle_where_they_are_too_many(
     panels = make_panels(outcomes, OURS)
     assert [panel.shape for panel in panels] == [(128, 128)] * 2
     assert all(panel.cut for panel in panels)
+
+
+def test_names_are_no_formulas(results: dict[str, Any]) -> None:
+    """matplotlib would take what stands between dollars for one, and fail on most."""
+    text = json.dumps(results).replace('"films"', json.dumps("$\\foo$ " + "long " * 100))
+    figures = make_figures(json.loads(text))
+    assert len({figure.name for figure in figures}) == len(figures)
+    assert max(len(figure.name) for figure in figures) < 200

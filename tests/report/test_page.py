@@ -135,7 +135,7 @@ def test_what_this_run_lacks_is_said(results: dict[str, Any]) -> None:
 
 
 def test_a_stated_uncertainty_has_its_table(results: dict[str, Any]) -> None:
-    entry = {"data": "films", "noise": "gaussian", "level": 25.0, "asked": 0.9,
+    entry = {"data": "films", "noise": "gaussian", "level": 25.0, "asked": 0.9, "patients": 12,
              "coverage": {"mean": 0.875, "ci95": [0.8, 0.95]}, "width": {"mean": 0.1, "ci95": None}}  # fmt: skip
     page = make_page({**results, "uncertainty": [entry]}, [], None)
     assert "<h3>Stated uncertainty</h3>" in page
