@@ -19,7 +19,7 @@ from ..comparisons import split_error
 from ..errors import InputError
 from ..hallucination import hallucinations, ring_correlation
 from ..lesions import insert_lesions, lesion_detection
-from ..metrics import MS_SSIM_SIDE, ms_ssim, score
+from ..metrics import MS_SSIM_SIDE, score
 from ..observers import channel_outputs, difference_of_gaussians, laguerre_gauss, lesion_contrast, microcalcifications
 from ..phantoms import disc, disc_grid
 from ..physics import (
@@ -61,9 +61,8 @@ def fidelity(
     started = time.perf_counter()
     result = denoise(before, sigma)
     seconds = time.perf_counter() - started
-    found: Values = {key: float(value) for key, value in score(clean, result, data_range=1.0).items()}
     large = min(clean.shape) >= MS_SSIM_SIDE
-    found["ms_ssim"] = ms_ssim(clean, result, data_range=1.0) if large else None
+    found: Values = {"ms_ssim": None, **score(clean, result, data_range=1.0, multi_scale=large)}
     found |= _removed(before - result, clean)
     invented = hallucinations(result, clean, floor=FLOOR)
     found["hallucination_rate"] = invented.rate()
