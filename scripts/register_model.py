@@ -20,8 +20,8 @@ def register_model(*, weights: str | None = None, tracking_uri: str | None = Non
     usage: python scripts/register_model.py [flags]
 
     flags:
-      --weights FILE        a model.pt of the default network; by default the released ones. A model_correlated.pt beside
-                            it goes along
+      --weights FILE        a model.pt of the default network; by default the released ones. A model_correlated.pt
+                            beside it goes along
       --tracking_uri URI    of the store; the environment variable MLFLOW_TRACKING_URI beats it. By default
                             bundle/eval/mlflow.db
       --name NAME           of the registered model; meddenoise by default
