@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 _SYMMETRIC = ("auto", "gaussian", "correlated")
 # Less than that share of the estimated noise counts as next to nothing, if the noise is no less than that of the range.
 _LITTLE, _NOISY = 0.1, 0.5 / 255
+# The share of the pixels that shall lie within the half-width of a map.
+_COVERAGE = 0.9
 _UNCALIBRATED = (
     "its uncertainty was calibrated on white noise, not on correlated noise such as was removed: fewer pixels may lie "
     "within it"
@@ -206,6 +208,7 @@ class FileJob:
         values, half_width = _result(denoise, task, options, self.strength, self.uncertain)
         if half_width is not None:
             task.facts["mean_half_width"] = float(half_width.mean(dtype=np.float64))
+            task.facts["half_width_coverage"] = _COVERAGE
         task.facts["removed_sigma"], most = _removed(task.image.array, values)
         if self.strength == 1.0 and self.sigma is None:
             task.warnings.update(_little(task, most))
@@ -238,7 +241,7 @@ def _result(
     if uncertain:
         if treatment.correlated or treatment.steps != (1, 1):
             task.warnings["uncalibrated"] = _UNCALIBRATED
-        result, half_width = denoise.with_uncertainty(array, options["sigma"], strength, treatment)
+        result, half_width = denoise.with_uncertainty(array, options["sigma"], strength, treatment, _COVERAGE)
     else:
         result = denoise(array, options["sigma"], strength, treatment)
     if strength == 0.0:
@@ -430,8 +433,18 @@ def _beside(
     top = Path(os.path.abspath(folder))
     places = {path: top / named(Path(_name(path, source))) for path in targets}
     taken = {os.path.realpath(path) for path in (*targets, *targets.values())}
-    if clashing := next((path for path in places.values() if os.path.realpath(path) in taken), None):
-        raise UsageError(f"the {what} {clashing} would replace an image", f"choose another {option} folder")
+    if os.path.realpath(top) in taken:
+        raise UsageError(f"the {option} folder {folder} is the name of an image", f"choose another {option} folder")
+    there = next(path for path in (top, *top.parents) if os.path.exists(path))
+    if not os.path.isdir(there):
+        said = f"the {option} folder {folder} is a file, not a folder" if there == top else f"{there} is no folder"
+        raise UsageError(said, f"choose another {option} folder")
+    # Neither may be a folder that the other lies in.
+    above = {str(parent) for path in taken for parent in Path(path).parents}
+    for place in places.values():
+        real = Path(os.path.realpath(place))
+        if str(real) in above or not taken.isdisjoint(map(str, (real, *real.parents))):
+            raise UsageError(f"the {what} {place} would replace an image", f"choose another {option} folder")
     return places
 
 

@@ -152,6 +152,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stdout.splitlines()[-1] == "0 []"
 
 
+def test_the_package_is_the_command() -> None:
+    """For those whose path lacks the command."""
+    command = [sys.executable, "-m", "meddenoise_monai"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"meddenoise {__version__}\n", "")
+    done = subprocess.run([*command, "denois"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown verb 'denois'\nhint: did you mean 'denoise'?\n"
+
+
 def test_the_entry_point_is_main() -> None:
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="meddenoise")
     assert script.load() is main
