@@ -170,7 +170,7 @@ def check_window(window: int, tissue: float | None = None) -> None:
 
 
 def printable(name: object) -> str:
-    """A name as tables, figures and terminals can show it: in one line of at most 80 characters, all of them visible."""
+    """A name as tables, figures and terminals can show it: one line of at most 80 characters, all of them visible."""
     shown = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(name)).strip()
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
 

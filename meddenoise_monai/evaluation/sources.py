@@ -83,7 +83,7 @@ def read_sources(data: str | Path, repeats: bool = False, seed: int = 0) -> Sour
         items = [{**item, "scene": str(Path(item["image"]).parent)} for item in items]
         if path.is_file() or any(Path(item["scene"]) == path for item in items):
             raise UsageError(f"{path} is no folder of scenes", "put the repeats of each scene into a folder of its own")
-    # The same image under two names would be tuned on and judged. Copies within a first part do no harm: so it is empty.
+    # The same image under two names would be tuned on and judged. Copies within the first part stay: so it is empty.
     items = without_copies({"training": [], "test": items})["test"]
     source = "images" if path.is_file() else _source(path.resolve().stem)
     return _set_apart([{**item, "source": source} for item in items], seed)

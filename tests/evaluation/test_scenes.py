@@ -361,7 +361,7 @@ def test_the_kind_of_a_lesion_is_shown_in_one_line() -> None:
 
 @pytest.mark.parametrize("tissue", [2, -0.1, float("nan"), True, "abc", 10**400])
 def test_a_share_of_tissue_is_checked_before_images_are_read(tissue: Any) -> None:
-    with pytest.raises(UsageError, match="--tissue .* is no share from 0 to 1"):
+    with pytest.raises(UsageError, match=r"--tissue .* is no share from 0 to 1"):
         read_scenes([{"image": "nowhere.png"}], tissue=tissue)
 
 
