@@ -339,7 +339,8 @@ def compare(
     arguments:
       DATA          one of: a folder of clean images, or one image; a datalist (its "test" part is judged, baselines are
                     tuned on "validation"; items may name their "source"); a folder with original/ and noisy/, as
-                    `meddenoise corrupt` makes it; with --repeats, a folder of folders
+                    `meddenoise corrupt` makes it; with --repeats, a folder of folders. The name of the folder, the
+                    datalist or the "source" is in everything that is written and sent to MLflow: let it name nobody
 
     flags:
       --output DIR          gets report.html, table.md, results.json, per_image.csv, timings.json, figures/ and, for

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import os
+import reprlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ from .evaluation.tasks import Workers, workers_here
 from .identity import count_known, data_fingerprint
 from .report import write_report
 from .tracking import environment_versions, open_run
-from .whole_files import replace_whole
+from .whole_files import read_json, replace_whole
 
 __all__ = ["Comparison", "compare"]
 
@@ -196,15 +198,55 @@ def _check_number(name: str, value: Any, least: int) -> None:
 
 def _read_protocol(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found: dict[str, Any] = content.get("protocol", content)
-        if not isinstance(found["settings"], dict):
-            raise ValueError("its settings are no object")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        content = read_json(path)
+        found = content.get("protocol", content) if isinstance(content, dict) else None
+        settings = found.get("settings") if isinstance(found, dict) else None
+        if not isinstance(found, dict) or not isinstance(settings, dict):
+            raise ValueError("it has no settings")
+        for key, (fits, what) in _SETTINGS.items():
+            if key not in settings:
+                raise ValueError(f"the setting {key!r} is missing")
+            if not fits(settings[key]):
+                raise ValueError(f"the setting {key!r} is {reprlib.repr(settings[key])}, and not {what}")
+        if unknown := sorted(settings.keys() - _SETTINGS):
+            raise ValueError(f"there is no setting {reprlib.repr(unknown[0])}")
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is no protocol of a comparison: {error}", "take protocol.json from MLflow, or a results.json"
         ) from None
     return found
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _is_real(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and _is_real(value)
+
+
+# What a protocol's settings may be; whoever sends one must not make this machine open files: methods have no paths.
+_SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "methods": (lambda value: _is_names(value) and not any("=" in name for name in value), "names without files"),
+    "noise": (lambda value: isinstance(value, str) or _is_names(value), "a name or names"),
+    "levels": (
+        lambda value: _is_real(value) or (isinstance(value, list) and bool(value) and all(map(_is_real, value))),
+        "a number or numbers",
+    ),
+    "realisations": (_is_whole, "a whole number"),
+    "images": (_is_whole, "a whole number"),
+    "window": (_is_whole, "a whole number"),
+    "tissue": (lambda value: value is None or (_is_real(value) and 0 <= value <= 1), "a share from 0 to 1, or null"),
+    "repeats": (lambda value: isinstance(value, bool), "true or false"),
+    "seed": (_is_whole, "a whole number"),
+}
 
 
 def _check_same(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -162,6 +162,64 @@ def test_a_protocol_refuses_other_data_and_weights(
     assert not (tmp_path / "o").exists()
 
 
+SETTINGS: dict[str, Any] = {
+    "methods": ["noisy", "median"], "noise": "gaussian", "levels": [15], "realisations": 1, "images": 0, "window": 128,
+    "tissue": None, "repeats": False, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tissue", "abc"),
+        ("tissue", float("nan")),
+        ("tissue", 2),
+        ("tissue", True),
+        ("noise", [["a"]]),
+        ("noise", 5),
+        ("noise", None),
+        ("noise", []),
+        ("levels", None),
+        ("levels", [10**400]),
+        ("levels", [True]),
+        ("levels", float("inf")),
+        ("methods", 5),
+        ("methods", "median"),
+        ("methods", [5]),
+        ("methods", ["dae=/etc/passwd"]),
+        ("realisations", "5"),
+        ("images", 1.5),
+        ("window", None),
+        ("window", 10**400),
+        ("repeats", 1),
+        ("seed", [0]),
+        ("output", "elsewhere"),
+        ("mod\nel", "/etc/passwd"),
+    ],
+)
+def test_a_setting_of_a_protocol_that_is_wrong_is_named(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "protocol.json"
+    path.write_text(json.dumps({"settings": SETTINGS}))
+    assert comparing._read_protocol(path) == {"settings": SETTINGS}
+    path.write_text(json.dumps({"protocol": {"settings": {**SETTINGS, key: value}}}))
+    with pytest.raises(InputError, match="is no protocol") as caught:
+        comparing._read_protocol(path)
+    assert repr(key) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert len(caught.value.message) < 250 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 200_000, '"abc"', "5", '{"protocol": []}', '{"protocol": {"settings": []}}', '{"settings": {"seed": 0}}'],
+)
+def test_what_is_no_protocol_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "protocol.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is no protocol of a comparison"):
+        comparing._read_protocol(path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -724,3 +724,4 @@ def test_a_case_id_is_a_hash_that_can_be_keyed(monkeypatch: pytest.MonkeyPatch) 
     assert len(keyed) == 12
     monkeypatch.setenv("MEDDENOISE_CASE_SALT", "other")
     assert case_id("patient/Müller.dcm") != keyed
+    assert len(case_id("patient/M\udcfcller.dcm")) == 12  # as a file system may have it

@@ -266,6 +266,8 @@ def spoilt(change: Callable[[dict[str, Any]], Any]) -> str:
     [
         ("{", "holds no calibration"),
         ("[]", "holds no calibration"),
+        ("[" * 200_000, "holds no calibration"),
+        (spoilt(lambda c: c.update(ratios=[10**400])), "holds no calibration"),
         (spoilt(lambda c: c.pop("ratios")), "holds no calibration"),
         (spoilt(lambda c: c.update(factors=[["a", 1], [2, 2]])), "holds no calibration"),
         (spoilt(lambda c: c["method"].update(replicates=9)), "made by another method"),

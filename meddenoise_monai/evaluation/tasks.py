@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..whole_files import replace_whole
+from ..whole_files import read_json, replace_whole
 from .conditions import Condition
 from .measures import MEASURES, REVISION
 from .methods import Method, load
@@ -181,20 +181,26 @@ def _run(task: Task, cache: Path) -> dict[str, Values]:
         values = _read(path)
         if values is None:
             measured = MEASURES[task.measure](load(method), **task.arguments)
-            text = json.dumps(measured, default=_plain)
+            values = json.loads(json.dumps(measured, default=_plain))  # as the next run will read it, to the last digit
             with replace_whole(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            values = json.loads(text)  # as the next run will read it, to the last digit
+                temporary.write_text(json.dumps({"sha256": _digest(values), "values": values}), encoding="utf-8")
         results[method.name] = values
     return results
 
 
 def _read(path: Path) -> Values | None:
+    """What the cache holds; nothing where the file is damaged or was changed, so that it is measured again."""
     try:
-        values: Values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+        values: Values = content["values"]
+        whole = isinstance(values, dict) and content["sha256"] == _digest(values)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return values
+    return values if whole else None
+
+
+def _digest(values: Values) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

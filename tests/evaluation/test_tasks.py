@@ -76,6 +76,45 @@ def test_what_is_known_is_not_computed_again(tmp_path: Path, monkeypatch: pytest
     assert calls == ["gaussian", "median"]
 
 
+def damage(content: dict[str, Any], kind: str) -> Any:
+    if kind == "other number":
+        content["values"]["psnr"] += 1
+    elif kind == "as before digests":
+        return content["values"]
+    elif kind == "values of another type":
+        return content | {"values": [1]}
+    elif kind == "no digest":
+        del content["sha256"]
+    return content
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "other number",
+        "as before digests",
+        "values of another type",
+        "no digest",
+        "{}",
+        "[]",
+        "null",
+        "5",
+        "[" * 200_000,
+    ],
+)
+def test_a_damaged_number_is_measured_again(tmp_path: Path, kind: str) -> None:
+    task = fidelity(SCENES[0], METHODS[:1])
+    first = run_tasks([task], tmp_path)
+    path = tmp_path / f"{task.key(METHODS[0])}.json"
+    whole = path.read_text()
+    known = kind[0] in "{[n5" and kind != "no digest"
+    path.write_text(kind if known else json.dumps(damage(json.loads(whole), kind)))
+    assert without_times(run_tasks([task], tmp_path)) == without_times(first)
+    assert json.loads(path.read_text()).keys() == {"sha256", "values"}
+    path.write_text(whole)
+    assert run_tasks([task], tmp_path) == first  # times included: it was taken
+
+
 def test_a_key_knows_all_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     task, method = fidelity(SCENES[0]), METHODS[1]
     others = [
