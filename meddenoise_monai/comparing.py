@@ -21,13 +21,14 @@ from . import __version__
 from .errors import InputError, UsageError
 from .evaluation.conditions import ACQUIRED, Condition, read_conditions
 from .evaluation.methods import NOISY, OURS, Method, read_methods
-from .evaluation.scenes import LEAST_SIDE, Scene, annotated_windows, read_scenes
+from .evaluation.scenes import Scene, annotated_windows, check_window, read_scenes
 from .evaluation.sources import Sources, read_sources
 from .evaluation.study import Outcome, Plan, carry_out, plan_tasks, tune_methods
 from .evaluation.summary import METRICS, per_image_rows, seconds_per_megapixel, summarise_study
 from .evaluation.tasks import Workers, workers_here
 from .identity import count_known, data_fingerprint
 from .report import write_report
+from .spreadsheets import as_cell
 from .tracking import environment_versions, open_run
 from .whole_files import read_json, replace_whole
 
@@ -120,8 +121,7 @@ def compare(
     for name, least in (("realisations", 1), ("images", 0), ("window", 0), ("seed", 0), ("workers", 1)):
         _check_number(name, settings[name] if name != "workers" else 1 if workers is None else workers, least)
     seed = settings["seed"]
-    if 0 < settings["window"] < LEAST_SIDE:
-        raise UsageError(f"a window of {settings['window']} pixels holds too little", "give --window 128 or more, or 0")
+    check_window(settings["window"], settings["tissue"])
     chosen = read_methods(settings["methods"], model)
     settings["methods"] = [method.name for method in chosen]
     if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
@@ -308,9 +308,9 @@ def _write(folder: Path, results: Mapping[str, Any], outcomes: Sequence[Outcome]
     with replace_whole(folder / "per_image.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, ["case", "data", "noise", "level", "method", "sigma", *METRICS])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, "data": as_cell(row["data"])} for row in rows)
     with replace_whole(folder / "case_files.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
-        named = dict.fromkeys((scene.name, scene.data, scene.patient, scene.file) for scene in scenes)
+        named = dict.fromkeys((scene.name, *map(as_cell, (scene.data, scene.patient, scene.file))) for scene in scenes)
         csv.writer(stream).writerows([("case", "data", "patient", "file"), *named])
     _write_json(folder / "results.json", results)
     timings = {"seconds_per_megapixel": seconds_per_megapixel(outcomes), "threads": 1}

@@ -29,6 +29,7 @@ __all__ = [
     "read_datalist",
     "sample_datalist",
     "split_patients",
+    "warn_of_guesses",
     "weights_of",
 ]
 
@@ -121,14 +122,19 @@ def folder_datalist(folder: str | os.PathLike[str], seed: int = 0) -> Datalist:
     items = list_images(folder)
     patients = {item["patient"] for item in items}
     _log.info("%s: %d images of %d patients", folder, len(items), len(patients))
-    if len(patients) == len(items) > 1:
+    warn_of_guesses(folder, items)
+    split = split_patients((item["patient"] for item in items), seed)
+    return {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
+
+
+def warn_of_guesses(folder: str | os.PathLike[str], items: Sequence[Item]) -> None:
+    """Where every image of a folder is its own patient, that may be a guess: a warning says so."""
+    if len({item["patient"] for item in items}) == len(items) > 1:
         _log.warning(
             "%s: every image is taken for another patient; if some show the same one, put each patient's images into "
             "a folder of their own, or make a datalist (`meddenoise prepare folder … --patient_pattern …`)",
             folder,
         )
-    split = split_patients((item["patient"] for item in items), seed)
-    return {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
 
 
 def read_datalist(path: str | os.PathLike[str]) -> Datalist:

@@ -325,3 +325,19 @@ def test_images_that_the_weights_know_are_named(
     assert found.results["protocol"]["judged_in_training"] == {"dae": 2}
     assert "2 of 5 test images are among those that" in caplog.text
     assert "2 judged images are among those that dae was trained on" in (tmp_path / "out/report.html").read_text()
+
+
+def test_cells_of_the_tables_are_no_formulas_and_guessed_patients_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "=1+1"
+    data.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 255, (64, 64), np.uint8)
+        Image.fromarray(noise).save(data / f"-cmd{number}.png")
+    output = tmp_path / "out"
+    compare(data, output, methods="median", levels=25, realisations=1, workers=1)
+    assert "every image is taken for another patient" in caplog.text
+    per_image, files = (list(csv.reader((output / f"{name}.csv").open())) for name in ("per_image", "case_files"))
+    assert {row[1] for row in per_image[1:]} == {row[1] for row in files[1:]} == {"'=1+1"}
+    assert all(row[2].startswith("'-cmd") for row in files[1:])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..datasets import list_images, read_datalist
+from ..datasets import list_images, read_datalist, warn_of_guesses
 from ..errors import InputError, UsageError
 from ..identity import without_copies
 from ..pairing import matched
@@ -79,6 +79,7 @@ def read_sources(data: str | Path, repeats: bool = False, seed: int = 0) -> Sour
         ]
     else:
         items = list_images(path)
+        warn_of_guesses(path, items)
     if repeats:
         items = [{**item, "scene": str(Path(item["image"]).parent)} for item in items]
         if path.is_file() or any(Path(item["scene"]) == path for item in items):

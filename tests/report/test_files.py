@@ -194,3 +194,9 @@ def test_names_are_no_formulas(results: dict[str, Any]) -> None:
     figures = make_figures(json.loads(text))
     assert len({figure.name for figure in figures}) == len(figures)
     assert max(len(figure.name) for figure in figures) < 200
+
+
+def test_names_are_no_tags_in_markdown_either(results: dict[str, Any]) -> None:
+    text = json.dumps(results).replace('"films"', json.dumps("<script>alert(1)</script>"))
+    for words in (as_markdown(json.loads(text)), in_short(json.loads(text))):
+        assert words.count("<script>") == words.count(r"\<script>") > 0
