@@ -338,6 +338,8 @@ def test_cells_of_the_tables_are_no_formulas_and_guessed_patients_are_told(
     output = tmp_path / "out"
     compare(data, output, methods="median", levels=25, realisations=1, workers=1)
     assert "every image is taken for another patient" in caplog.text
-    per_image, files = (list(csv.reader((output / f"{name}.csv").open())) for name in ("per_image", "case_files"))
+    per_image, files = (
+        list(csv.reader((output / f"{name}.csv").read_text().splitlines())) for name in ("per_image", "case_files")
+    )
     assert {row[1] for row in per_image[1:]} == {row[1] for row in files[1:]} == {"'=1+1"}
     assert all(row[2].startswith("'-cmd") for row in files[1:])
