@@ -133,7 +133,7 @@ def warn_of_guesses(folder: str | os.PathLike[str], items: Sequence[Item]) -> No
         _log.warning(
             "%s: every image is taken for another patient; if some show the same one, put each patient's images into "
             "a folder of their own, or make a datalist (`meddenoise prepare folder … --patient_pattern …`)",
-            folder,
+            os.fsencode(folder).decode(errors="backslashreplace"),  # which need be no UTF-8
         )
 
 
