@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 
 LEAST_SIDE = 32  # pixels: below, the measures by patches have no patch
 TRIES = 200
+LARGEST = 400  # pixels, of the window around an annotated lesion of a radius of 79
 LONGEST = 80  # characters of a name in tables and figures
 _RING = 2.5  # radii, that far the contrast of a lesion is measured
 _AS_LESIONS = 'in pixels, with a radius above 0: "lesions": [{"x": 80, "y": 70, "radius": 9}], or leave it out'
@@ -183,12 +184,13 @@ def evenly_by_data(scenes: Sequence[Scene], count: int) -> list[Scene]:
     return [scene for part in of.values() for scene in evenly(part, count)]
 
 
-def annotated_windows(items: Items, least: int = 128) -> list[Scene]:
+def annotated_windows(items: Items, least: int = 128, most: int = LARGEST) -> list[Scene]:
     """A window around each lesion that items mark (``lesions``, as `meddenoise prepare mini_mias` writes them).
 
     Square, of at least `least` pixels and large enough for the ring around the lesion that its contrast is measured
     against; lesions without a place or radius, and those that reach too near the border, are left out, and so are
-    images that cannot be read.
+    images that cannot be read. Those whose window would be larger than `most` are left out, too: what reaches some
+    pixels far does not change the contrast of what is so large, and a few of them would take longer than all others.
     """
     found = []
     for item in items:
@@ -204,7 +206,7 @@ def annotated_windows(items: Items, least: int = 128) -> list[Scene]:
             if min(image.shape) <= 2 * _RING * radius:  # also where it is too large for an integer
                 continue
             half = max(least // 2, int(np.ceil(_RING * radius)) + 1)
-            if min(image.shape) < 2 * half:
+            if not 2 * half <= min(most, *image.shape):
                 continue
             top, left = (
                 min(max(round(middle) - half, 0), size - 2 * half)

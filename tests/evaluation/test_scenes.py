@@ -304,6 +304,14 @@ def test_windows_around_annotated_lesions(tmp_path: Path) -> None:
         assert scene.clean.shape == (128, 128)
 
 
+def test_lesions_that_no_filter_reaches_across_are_left_out(tmp_path: Path) -> None:
+    path = picture(tmp_path / "film.png", (500, 500))
+    lesions = [{"x": 250, "y": 250, "radius": radius} for radius in (79, 80)]
+    found = annotated_windows([{"image": path, "lesions": lesions, "patient": "p"}])
+    assert [scene.annotations[0].radius for scene in found] == [79]
+    assert len(annotated_windows([{"image": path, "lesions": lesions, "patient": "p"}], most=500)) == 2
+
+
 LESION = {"x": 8, "y": 9, "radius": 4}
 
 
