@@ -18,7 +18,7 @@ from .errors import InputError, UsageError
 from .images import IMAGE_SUFFIXES, load_itk
 from .inference import load_denoiser
 from .pipeline import in_turn
-from .records import RECORDS, Record, Records
+from .records import RECORDS, Record, Records, spelt
 from .stages import Item, Order, Passing, target_name
 from .trees import Entry, Tree
 
@@ -39,7 +39,8 @@ class ArchiveSummary:
     unchanged
         How many were there already, from the same job before.
     failed, unsuitable, ignored
-        How many files were broken; whole, but nothing to be denoised; no images at all.
+        How many files were broken; whole, but nothing to be denoised; no images at all. The latter two stay what they
+        are when the job is run again.
     """
 
     written: int = 0
@@ -94,18 +95,21 @@ def archive_files(
         raise UsageError(f"unknown engine {engine!r}", f"known: {', '.join(ENGINES)}")
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be 1 or more, not {workers}", "leave it out for one for each core or GPU")
-    if engine == "local" and (workers or 1) > 1:
-        raise UsageError("the engine local is one process", "add --engine ray for more")
-    order = _order(Tree(source), Tree(target), job or FileJob(), model, device, engine)
+    if engine == "local" and ((workers or 1) > 1 or address is not None):
+        raise UsageError("the engine local is one process on this machine", "add --engine ray for more")
+    order = _order(Tree(source), Tree(target), job or FileJob(), model, device, elsewhere=address is not None)
     records = Records(order.target)
     known = records.latest()
     if not overwrite and any(record.job != order.digest and record.target for record in known.values()):
         raise InputError(f"{order.target.place} holds results of another job", "add --overwrite, or choose another")
-    order.target.remove_halves()
     to_do, versions = _to_do(order, known, overwrite)
     counts = dict.fromkeys((field.name for field in dataclasses.fields(ArchiveSummary)), 0)
-    counts["unchanged"] = len(versions) - len(to_do)
+    for name in versions.keys() - {item.name for item in to_do}:
+        status = known[spelt(name)].status
+        counts["unchanged" if status == "done" else status] += 1
+    order.target.remove_halves()
     if to_do:
+        records.tree.check_writable()
         try:
             _run(order, to_do, versions, records, counts, engine, workers, address)
         finally:
@@ -115,37 +119,44 @@ def archive_files(
 
 
 def _order(
-    source: Tree, target: Tree, job: FileJob, model: str | os.PathLike[str] | None, device: str | None, engine: str
+    source: Tree, target: Tree, job: FileJob, model: str | os.PathLike[str] | None, device: str | None, elsewhere: bool
 ) -> Order:
-    inside = f"{target.root}/".startswith(f"{source.root.rstrip('/')}/")
-    if inside and source.local == target.local:
+    if source.holds(target):
         raise UsageError(f"the target {target.place} is or lies inside the source", "choose a place outside")
+    if target.holds(source):
+        raise UsageError(f"the source {source.place} lies inside the target", "choose a target beside it")
     if not source.exists():
-        raise InputError(f"no such folder: {source.place}", "check the path, or the URL")
+        hint = "for one file use meddenoise denoise" if os.path.isfile(source.root) else "check the path, or the URL"
+        raise InputError(f"no such folder: {source.place}", hint)
     path = os.path.abspath(model) if model is not None else None
     # The machine that gives the order need not have the GPU of those that follow it.
-    fingerprint = load_denoiser(path, "cpu" if engine == "ray" else device).fingerprint
+    fingerprint = load_denoiser(path, "cpu" if elsewhere else device).fingerprint
     digest = hashlib.sha256(json.dumps(job.identity(fingerprint), sort_keys=True).encode()).hexdigest()
     return Order(source, target, job, path, device, fingerprint, digest)
 
 
 def _to_do(order: Order, known: dict[str, Record], overwrite: bool) -> tuple[list[Item], dict[str, str]]:
     """What is to be done, and the versions of all sources that could be images."""
-    there = {name: entry for name, entry in order.target.entries() if not name.startswith(f"{RECORDS}/")}
+    there = {spelt(name): entry for name, entry in order.target.entries() if not name.startswith(f"{RECORDS}/")}
+    folders: set[str] = set()
     to_do: list[Item] = []
     versions: dict[str, str] = {}
     taken: dict[str, str] = {}
-    for name, entry in order.source.entries():
+    for name, entry in order.source.entries(lenient=True):
         if name.rpartition("/")[2].upper() == "DICOMDIR":
             continue
         target = target_name(name)
         if (other := taken.setdefault(target, name)) != name:
             raise InputError(f"{other} and {name} would both be written to {target}", "rename one of them")
-        record = known.get(name)
+        record = known.get(spelt(name))
         versions[name] = f"{entry.size}-{entry.version}"
+        folders.add(target.rpartition("/")[0])
         if record is None or not _is_settled(record, order.digest, versions[name], there.get(record.target)):
-            ours = record is not None and record.target == target
-            to_do.append(Item(name, careful=target in there and not ours and not overwrite))
+            ours = record.target_sha256 if record is not None and record.target == spelt(target) else ""
+            to_do.append(Item(name, careful=spelt(target) in there and not overwrite, known=ours))
+    for folder in folders if order.target.local else ():  # a link in the target may lead back
+        if order.source.holds(Tree(f"{order.target.place.rstrip('/')}/{folder}")):
+            raise UsageError(f"{order.target.place}/{folder} lies inside the source", "choose another target")
     if not versions:
         raise InputError(f"no images in {order.source.place}", f"files like {', '.join(IMAGE_SUFFIXES)} are searched")
     return to_do, versions
@@ -178,8 +189,10 @@ def _run(
         made = run_here(order, to_do)
     refusals = 0
     seldom = 0.5 if sys.stderr is not None and sys.stderr.isatty() else 60.0  # a line a minute in the log of a cluster
-    total = len(to_do) + counts["unchanged"]
-    with tqdm(total=total, initial=counts["unchanged"], desc="archive", unit="image", mininterval=seldom) as bar:
+    total = len(versions)
+    with tqdm(total=total, initial=total - len(to_do), desc="archive", unit="image", mininterval=seldom) as bar:
+        if engine == "ray":
+            bar.set_postfix_str("starting Ray and its processes, half a minute or more")
         for record in made:
             records.add(dataclasses.replace(record, source_version=versions[record.source]))
             counts["written" if record.status == "done" else record.status] += 1

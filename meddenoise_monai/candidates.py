@@ -54,7 +54,13 @@ def survey(
 ) -> tuple[list[Candidate], list[int]]:
     """The candidates among the files found, and the numbers of films that are missing."""
     if kind == "folder":
-        return [Candidate(path, _patient(path, root, pattern)) for path in found], []
+        candidates = [Candidate(path, _patient(path, root, pattern)) for path in found]
+        if pattern is None and len({one.patient for one in candidates}) == len(candidates) > 1:
+            _log.warning(
+                "every image is taken for another patient; if some show the same one, name patients by "
+                "--patient_pattern, or put each patient's images into a folder of their own"
+            )
+        return candidates, []
     collection = COLLECTIONS[kind]
     films: dict[int, Path] = {}
     strangers = 0

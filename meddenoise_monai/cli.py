@@ -16,7 +16,7 @@ from typing import Any
 
 from . import __version__
 from .command_line import Verb, execute, say
-from .errors import InputError, PartialFailure, UsageError, fail_in_part
+from .errors import InputError, UsageError, fail_in_part
 
 __all__ = ["main"]
 
@@ -113,7 +113,8 @@ def denoise(
     else:
         before = f", {summary.unchanged} were done already" if summary.unchanged else ""
         say(f"{summary.written} image(s) denoised into {output}{before}")
-    fail_in_part(len(summary.skipped) - (summary.unsuitable if lenient else 0))
+    failed = len(summary.skipped) - summary.unsuitable
+    fail_in_part(failed, unsuitable=0 if lenient else summary.unsuitable)
 
 
 def archive(
@@ -174,6 +175,7 @@ def archive(
     """
     from .archiving import archive_files
     from .denoising import FileJob
+    from .records import RECORDS
 
     job = FileJob(noise, sigma, gain, strength, transfer_syntax, keep_private, force)
     summary = archive_files(
@@ -184,9 +186,10 @@ def archive(
         say(_as_json(dataclasses.asdict(summary)))
     else:
         before = f", {summary.unchanged} were done already" if summary.unchanged else ""
-        say(f"{summary.written} image(s) denoised into {target}{before}")
-    if left := summary.failed + (0 if lenient else summary.unsuitable):
-        raise PartialFailure(f"{left} file(s) failed; the rest are written", f"{target}/manifest.parquet says which")
+        ignored = f"; {summary.ignored} file(s) that are no images were left out" if summary.ignored else ""
+        say(f"{summary.written} image(s) denoised into {target}{before}{ignored}")
+    hint = f"status and reason in {target.rstrip('/')}/{RECORDS} say which and why"
+    fail_in_part(summary.failed, hint, 0 if lenient else summary.unsuitable)
 
 
 def corrupt(
@@ -336,7 +339,8 @@ def compare(
     arguments:
       DATA          one of: a folder of clean images, or one image; a datalist (its "test" part is judged, baselines are
                     tuned on "validation"; items may name their "source"); a folder with original/ and noisy/, as
-                    `meddenoise corrupt` makes it; with --repeats, a folder of folders
+                    `meddenoise corrupt` makes it; with --repeats, a folder of folders. The name of the folder, the
+                    datalist or the "source" is in everything that is written and sent to MLflow: let it name nobody
 
     flags:
       --output DIR          gets report.html, table.md, results.json, per_image.csv, timings.json, figures/ and, for
@@ -448,7 +452,7 @@ def export(output: str, *, onnx: bool = False, overwrite: bool = False) -> None:
     flags:
       --onnx            add models/model.onnx: batches of images of any size from 16 pixels on; needs the packages of
                         the extra "onnx"
-      --overwrite       replace the files of an earlier export; but nothing that a training left there
+      --overwrite       replace an earlier export; but no file that was put there, or changed, since
 
     examples:
       meddenoise export zoo/

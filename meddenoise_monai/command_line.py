@@ -2,7 +2,8 @@
 
 A verb is a function: its positional parameters are its arguments, its keyword-only ones its flags, and its docstring is
 its help text. python-fire binds the words to them; what fire would let pass is checked before (`_normalised`), and the
-job starts only when every word is understood. Results go to stdout; progress, warnings and errors to stderr.
+job starts only when every word is understood. A script of one job is a verb without a name. Results
+go to stdout; progress, warnings and errors to stderr.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fire.core import FireExit
 
 from .errors import MeddenoiseError, UsageError, nearest
 
-__all__ = ["Verb", "execute", "say"]
+__all__ = ["Verb", "execute", "execute_alone", "say"]
 
 Verb: TypeAlias = Callable[..., None]
 
@@ -95,13 +96,19 @@ def _help_of_all(verbs: Mapping[str, Verb], about: str) -> str:
             "  --debug      the whole traceback of an error",
             "  --version    the version",
             "",
-            "exit codes: 0 done, 1 failed, 2 wrong usage, 3 some files failed and the rest are written",
+            "exit codes: 0 done, 1 failed, 2 wrong usage, 3 some files failed and the rest are written,",
+            "130 interrupted",
         ]
     )
 
 
 def _usage(verb: Verb) -> str:
     return next(line for line in _help(verb).splitlines() if line.startswith("usage: "))
+
+
+def _typed(verb: Verb) -> str:
+    """What is typed before the arguments and flags."""
+    return re.split(r" [A-Z{[]", _usage(verb).removeprefix("usage: "))[0]
 
 
 # --- How values are read ----------------------------------------------------------------------------------------------
@@ -209,7 +216,7 @@ def _normalised(verb: Verb, words: Sequence[str]) -> list[str]:
         elif rest and not _is_flag(rest[0]):
             result.append(f"--{name}={rest.pop(0)}")
         else:
-            raise UsageError(f"--{name} needs a value", f"see meddenoise {verb.__name__} --help")
+            raise UsageError(f"--{name} needs a value", f"see {_typed(verb)} --help")
     return result
 
 
@@ -243,8 +250,6 @@ def _parsed(verb: Verb, words: Sequence[str]) -> Callable[[], None]:
 
 
 def _run(verbs: Mapping[str, Verb], about: str, words: list[str]) -> None:
-    if "--" in words:
-        raise UsageError("'--' is not used here", "write ./-name for a path that begins with a dash")
     name = words[0] if words and not _is_flag(words[0]) else None
     if name is not None and name not in verbs:
         raise UsageError(f"unknown verb {name!r}", nearest(name, verbs))
@@ -257,6 +262,13 @@ def _run(verbs: Mapping[str, Verb], about: str, words: list[str]) -> None:
         raise UsageError(problem, f"known: {', '.join(verbs)}; see meddenoise --help")
     else:
         _parsed(verbs[name], words[1:])()
+
+
+def _run_alone(verb: Verb, words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        say(_help(verb))
+    else:
+        _parsed(verb, words)()
 
 
 def execute(verbs: Mapping[str, Verb], about: str, argv: Sequence[str]) -> int:
@@ -276,12 +288,37 @@ def execute(verbs: Mapping[str, Verb], about: str, argv: Sequence[str]) -> int:
     int
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 some files failed and the rest are written, 130 interrupted.
     """
+    return _guarded(functools.partial(_run, verbs, about), argv)
+
+
+def execute_alone(verb: Verb, argv: Sequence[str]) -> int:
+    """Run the only job of a script, as `execute` runs that of a verb.
+
+    Parameters
+    ----------
+    verb
+        The job.
+    argv
+        The words after the script's name.
+
+    Returns
+    -------
+    int
+        The exit code, as of `execute`.
+    """
+    return _guarded(functools.partial(_run_alone, verb), argv)
+
+
+def _guarded(run: Callable[[list[str]], None], argv: Sequence[str]) -> int:
+    """Let `run` do what the words say; from what it raises to what is printed, and to an exit code."""
     debug = "--debug" in argv
     if sys.stderr is None:  # closed by the shell; progress bars and warnings write to it all the same
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         with _warnings_on_stderr():
-            _run(verbs, about, [word for word in argv if word != "--debug"])
+            if "--" in argv:
+                raise UsageError("'--' is not used here", "write ./-name for a path that begins with a dash")
+            run([word for word in argv if word != "--debug"])
     except KeyboardInterrupt:
         say("interrupted", sys.stderr)
         return _INTERRUPTED

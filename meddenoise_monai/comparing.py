@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import os
+import reprlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,21 +21,23 @@ from . import __version__
 from .errors import InputError, UsageError
 from .evaluation.conditions import ACQUIRED, Condition, read_conditions
 from .evaluation.methods import NOISY, OURS, Method, read_methods
-from .evaluation.scenes import LEAST_SIDE, Scene, annotated_windows, read_scenes
+from .evaluation.scenes import Scene, annotated_windows, check_window, read_scenes
 from .evaluation.sources import Sources, read_sources
 from .evaluation.study import Outcome, Plan, carry_out, plan_tasks, tune_methods
 from .evaluation.summary import METRICS, per_image_rows, seconds_per_megapixel, summarise_study
-from .evaluation.tasks import workers_here
-from .identity import data_fingerprint
+from .evaluation.tasks import Workers, workers_here
+from .identity import count_known, data_fingerprint
 from .report import write_report
+from .spreadsheets import as_cell
 from .tracking import environment_versions, open_run
-from .whole_files import replace_whole
+from .whole_files import read_json, replace_whole
 
 __all__ = ["Comparison", "compare"]
 
 _log = logging.getLogger(__name__)
 
 EXPERIMENT = "meddenoise comparison"
+WRITTEN = ("results.json", "per_image.csv", "case_files.csv", "table.md", "timings.json", "report.html", "mlflow.db")
 
 
 @dataclass(frozen=True)
@@ -113,17 +117,17 @@ def compare(
     }  # fmt: skip
     earlier = None if protocol is None else _read_protocol(Path(protocol))
     if earlier is not None:
-        settings = {**settings, **earlier["settings"]}
-    for name, least in (("realisations", 1), ("images", 0), ("window", 0), ("workers", 1)):
+        settings = {**settings, **earlier["settings"], "methods": _with_files(earlier["settings"]["methods"], methods)}
+    for name, least in (("realisations", 1), ("images", 0), ("window", 0), ("seed", 0), ("workers", 1)):
         _check_number(name, settings[name] if name != "workers" else 1 if workers is None else workers, least)
     seed = settings["seed"]
-    if 0 < settings["window"] < LEAST_SIDE:
-        raise UsageError(f"a window of {settings['window']} pixels holds too little", "give --window 128 or more, or 0")
+    check_window(settings["window"], settings["tissue"])
     chosen = read_methods(settings["methods"], model)
     settings["methods"] = [method.name for method in chosen]
     if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"the output {output} lies inside the data {data}", "choose a folder outside of it")
     sources = read_sources(Path(data), settings["repeats"], seed)
+    _check_apart(Path(data), (*sources.test, *sources.tuning), folder)
     how = (settings["window"], settings["tissue"])
     scenes, left_out = read_scenes(sources.test, *how, settings["images"] or None, "reading")
     tuning, unread = read_scenes(sources.tuning, *how, None, "reading for tuning")
@@ -136,27 +140,55 @@ def compare(
         _log.warning("left out: %s", reason if file in reason else f"{file}: {reason}")
     _say_what(scenes, conditions, chosen)
     record = _protocol(sources, scenes, chosen, settings)
+    judged_in_training = {
+        method.name: count
+        for method in chosen
+        if method.kind == "network" and (count := count_known(method.weights, sources.test))
+    }
+    if judged_in_training:
+        record["judged_in_training"] = judged_in_training
     if earlier is not None:
         _check_same(earlier, record)
-    workers = workers or workers_here()
     cache = folder / "cache"
-    with _bar("tuning") as told:
-        by_condition, tuned = tune_methods(chosen, tuning, conditions, seed, cache, workers, told)
-    record["tuned"] = {f"{group}, {condition}": found for (group, condition), found in tuned.items()}
-    plan = Plan(scenes, annotated_windows(sources.test), conditions, by_condition, seed, settings["realisations"])
-    with _bar("measuring") as told:
-        outcomes = carry_out(plan_tasks(plan), cache, workers, told)
+    with Workers(workers or workers_here()) as at_work:
+        with _bar("tuning") as told:
+            by_condition, tuned = tune_methods(chosen, tuning, conditions, seed, cache, at_work, told)
+        record["tuned"] = {f"{group}, {condition}": found for (group, condition), found in tuned.items()}
+        plan = Plan(scenes, annotated_windows(sources.test), conditions, by_condition, seed, settings["realisations"])
+        with _bar("measuring") as told:
+            outcomes = carry_out(plan_tasks(plan), cache, at_work, told)
     ours = OURS if any(method.name == OURS for method in chosen) else chosen[-1].name
     results = {"protocol": record, **summarise_study(outcomes, chosen, ours, seed)}
     for method in chosen:
         if method.size is not None:
             results["methods"][method.name]["parameters"] = method.size
+    report = write_report(folder, results, outcomes)  # first: if it cannot be drawn, nothing is written
     _write(folder, results, outcomes, scenes)
-    report = write_report(folder, results, outcomes)
     page = (folder / "report.html").read_text(encoding="utf-8") if log_pictures else report.without_pictures()
     figures = [folder / "figures" / f"{figure.name}.png" for figure in report.figures]
     look = _record(folder, results, page, figures, tracking_uri, run_name)
     return Comparison(folder, results, left_out, look)
+
+
+def _with_files(names: Sequence[str], methods: str | Sequence[str] | None) -> list[str]:
+    """The methods of a protocol, which knows no files, with those files that are given for them now."""
+    given = [methods] if isinstance(methods, str) else list(methods or ())
+    files = {name.partition("=")[0]: name for name in map(str, given) if "=" in name}
+    return [files.get(name, name) for name in names]
+
+
+def _check_apart(data: Path, items: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Refuse a comparison that would overwrite or remove what it reads."""
+    folder = folder.resolve()
+    read = [
+        data,
+        data / "datalist.json",
+        *(Path(item[key]) for item in items for key in ("image", "label") if key in item),
+    ]
+    for path in map(Path.resolve, read):
+        within = any(path.is_relative_to(folder / part) for part in ("figures", "cache", "mlruns"))
+        if within or (path.parent == folder and path.name in WRITTEN):
+            raise UsageError(f"{path} would be overwritten or removed by results", "choose another --output")
 
 
 def _check_number(name: str, value: Any, least: int) -> None:
@@ -166,15 +198,55 @@ def _check_number(name: str, value: Any, least: int) -> None:
 
 def _read_protocol(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found: dict[str, Any] = content.get("protocol", content)
-        if not isinstance(found["settings"], dict):
-            raise ValueError("its settings are no object")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        content = read_json(path)
+        found = content.get("protocol", content) if isinstance(content, dict) else None
+        settings = found.get("settings") if isinstance(found, dict) else None
+        if not isinstance(found, dict) or not isinstance(settings, dict):
+            raise ValueError("it has no settings")
+        for key, (fits, what) in _SETTINGS.items():
+            if key not in settings:
+                raise ValueError(f"the setting {key!r} is missing")
+            if not fits(settings[key]):
+                raise ValueError(f"the setting {key!r} is {reprlib.repr(settings[key])}, and not {what}")
+        if unknown := sorted(settings.keys() - _SETTINGS):
+            raise ValueError(f"there is no setting {reprlib.repr(unknown[0])}")
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is no protocol of a comparison: {error}", "take protocol.json from MLflow, or a results.json"
         ) from None
     return found
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _is_real(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and _is_real(value)
+
+
+# What a protocol's settings may be; whoever sends one must not make this machine open files: methods have no paths.
+_SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "methods": (lambda value: _is_names(value) and not any("=" in name for name in value), "names without files"),
+    "noise": (lambda value: isinstance(value, str) or _is_names(value), "a name or names"),
+    "levels": (
+        lambda value: _is_real(value) or (isinstance(value, list) and bool(value) and all(map(_is_real, value))),
+        "a number or numbers",
+    ),
+    "realisations": (_is_whole, "a whole number"),
+    "images": (_is_whole, "a whole number"),
+    "window": (_is_whole, "a whole number"),
+    "tissue": (lambda value: value is None or (_is_real(value) and 0 <= value <= 1), "a share from 0 to 1, or null"),
+    "repeats": (lambda value: isinstance(value, bool), "true or false"),
+    "seed": (_is_whole, "a whole number"),
+}
 
 
 def _check_same(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -236,10 +308,10 @@ def _write(folder: Path, results: Mapping[str, Any], outcomes: Sequence[Outcome]
     with replace_whole(folder / "per_image.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, ["case", "data", "noise", "level", "method", "sigma", *METRICS])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, "data": as_cell(row["data"])} for row in rows)
     with replace_whole(folder / "case_files.csv") as path, path.open("w", newline="", encoding="utf-8") as stream:
-        named = {scene.name: (scene.name, scene.data, scene.patient, scene.file) for scene in scenes}
-        csv.writer(stream).writerows([("case", "data", "patient", "file"), *named.values()])
+        named = dict.fromkeys((scene.name, *map(as_cell, (scene.data, scene.patient, scene.file))) for scene in scenes)
+        csv.writer(stream).writerows([("case", "data", "patient", "file"), *named])
     _write_json(folder / "results.json", results)
     timings = {"seconds_per_megapixel": seconds_per_megapixel(outcomes), "threads": 1}
     _write_json(folder / "timings.json", timings)
@@ -270,6 +342,7 @@ def _record(
         run.log_dict(protocol, "protocol.json")
         means = results["methods"].items()
         run.log_metrics({f"{m}/{key}": values[key]["mean"] for m, values in means for key in ("psnr", "ssim")}, step=0)
+        run.log_metrics(_of_lesions(results), step=0)
         run.log_table("comparison.json", _columns(results))
         for file in ("results.json", "per_image.csv", "table.md", "timings.json"):
             run.log_file(folder / file)
@@ -277,6 +350,26 @@ def _record(
             run.log_file(figure, "figures")
         run.log_text(page, "report.html")
         return run.url_hint
+
+
+def _of_lesions(results: Mapping[str, Any]) -> dict[str, float]:
+    """What to search runs by where fidelity says nothing: of each method, means over data sets and noise."""
+    found: dict[str, list[float]] = {}
+    for entry in results["lesions"]:
+        for method, kept in entry["kept"].items():
+            if kept is not None:
+                found.setdefault(f"{method}/annotated_contrast_kept", []).append(kept["mean"])
+    for entry in results["observers"]:
+        for method, detected in entry["methods"].items():
+            if detected is not None:
+                found.setdefault(f"{method}/{entry['signal']}_auc", []).append(detected["auc"])
+        for method, fate in entry.get("fate", {}).items():
+            if fate["kept_contrast"] is not None:
+                found.setdefault(f"{method}/inserted_contrast_kept", []).append(fate["kept_contrast"]["mean"])
+    for entry in results["uncertainty"]:
+        if entry["coverage"] is not None:
+            found.setdefault(f"{entry['method']}/coverage", []).append(entry["coverage"]["mean"])
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _columns(results: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -29,7 +29,7 @@ __all__ = [
     "verdicts",
 ]
 
-VerdictWord: TypeAlias = Literal["better", "worse", "no difference shown"]
+VerdictWord: TypeAlias = Literal["better", "worse", "no difference shown", "too few patients"]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -230,7 +230,8 @@ def verdicts(
 
     A method is called better (or worse) only where all three agree: the p-value, adjusted by `holm` over all rows, is
     below `level`; the interval excludes 0; the ranks and the mean point the same way. Otherwise no difference is shown,
-    which does not say that there is none. The intervals are those of single comparisons, not adjusted.
+    which does not say that there is none. The intervals are those of single comparisons, not adjusted. Where even the
+    least p-value that so many patients can give would not come out below `level`, there are too few of them.
 
     Parameters
     ----------
@@ -274,8 +275,13 @@ def verdicts(
         for metric, higher_is_better in metrics.items()
     }
     adjusted = holm({pair: difference.p_value for pair, difference in differences.items()})
+    # The least p-value of the signed-rank test, all differences of one sign, is 2 / 2^n; `holm` makes the least of
+    # many that many times as large.
+    few = len(differences) * 2 / 2.0 ** len(set(patients)) >= level
     return [
-        Verdict(*pair, difference, adjusted[pair], _word(difference, adjusted[pair], level))
+        Verdict(
+            *pair, difference, adjusted[pair], "too few patients" if few else _word(difference, adjusted[pair], level)
+        )
         for pair, difference in differences.items()
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import logging
 import os
 import warnings
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from .errors import InputError, UsageError
 from .identity import without_copies
 from .images import IMAGE_SUFFIXES, find_images, image_suffix, is_dicom, load_itk
+from .whole_files import read_json
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -29,6 +29,7 @@ __all__ = [
     "read_datalist",
     "sample_datalist",
     "split_patients",
+    "warn_of_guesses",
     "weights_of",
 ]
 
@@ -59,9 +60,9 @@ def split_patients(
             f"{len(names)} patient(s) cannot be split into training, validation and test",
             "give images of at least 3 patients, or a datalist that says which image serves for what",
         )
-    place = {
-        name: int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") / 2**64 for name in names
-    }
+    # File systems allow names that are no UTF-8, and JSON lone surrogates: they pass, and other names keep their hash.
+    digests = {name: hashlib.sha256(f"{seed}:{name}".encode(errors="surrogatepass")).digest() for name in names}
+    place = {name: int.from_bytes(digest[:8], "big") / 2**64 for name, digest in digests.items()}
     ends = {"training": fractions[0], "validation": fractions[0] + fractions[1], "test": 1.0}
     split = {name: next(part for part in SPLITS if place[name] < ends[part]) for name in names}
     middle = {"training": ends["training"] / 2, "validation": ends["validation"] - fractions[1] / 2,
@@ -104,7 +105,7 @@ def _dicom_patient(path: Path) -> str | None:
             identifier = str(header.get("PatientID") or "").strip() or str(header.get("StudyInstanceUID") or "").strip()
     except Exception:  # no DICOM after all: reading the image will say so, and name it
         return None
-    return hashlib.sha256(identifier.encode()).hexdigest()[:12] if identifier else None
+    return hashlib.sha256(identifier.encode(errors="surrogatepass")).hexdigest()[:12] if identifier else None
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Item]:
@@ -121,14 +122,19 @@ def folder_datalist(folder: str | os.PathLike[str], seed: int = 0) -> Datalist:
     items = list_images(folder)
     patients = {item["patient"] for item in items}
     _log.info("%s: %d images of %d patients", folder, len(items), len(patients))
-    if len(patients) == len(items) > 1:
-        _log.warning(
-            "%s: every image is taken for another patient; if some show the same one, put each patient's images into "
-            "a folder of their own, or make a datalist (`meddenoise prepare`)",
-            folder,
-        )
+    warn_of_guesses(folder, items)
     split = split_patients((item["patient"] for item in items), seed)
     return {part: [item for item in items if split[item["patient"]] == part] for part in SPLITS}
+
+
+def warn_of_guesses(folder: str | os.PathLike[str], items: Sequence[Item]) -> None:
+    """Where every image of a folder is its own patient, that may be a guess: a warning says so."""
+    if len({item["patient"] for item in items}) == len(items) > 1:
+        _log.warning(
+            "%s: every image is taken for another patient; if some show the same one, put each patient's images into "
+            "a folder of their own, or make a datalist (`meddenoise prepare folder … --patient_pattern …`)",
+            os.fsencode(folder).decode(errors="backslashreplace"),  # which need be no UTF-8
+        )
 
 
 def read_datalist(path: str | os.PathLike[str]) -> Datalist:
@@ -144,7 +150,7 @@ def read_datalist(path: str | os.PathLike[str]) -> Datalist:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(f"no such datalist: {path}", "make one with `meddenoise prepare`") from None
     except (OSError, ValueError) as error:

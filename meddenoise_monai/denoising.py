@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 _SYMMETRIC = ("auto", "gaussian", "correlated")
 # Less than that share of the estimated noise counts as next to nothing, if the noise is no less than that of the range.
 _LITTLE, _NOISY = 0.1, 0.5 / 255
+# The share of the pixels that shall lie within the half-width of a map.
+_COVERAGE = 0.9
 _UNCALIBRATED = (
     "its uncertainty was calibrated on white noise, not on correlated noise such as was removed: fewer pixels may lie "
     "within it"
@@ -74,14 +76,16 @@ class DenoiseSummary:
     unsuitable: int = 0
 
 
-def _targets(source: Path, output: Path) -> dict[Path, Path]:
-    """Where the result of each image goes; refuses whatever would touch an input or lose a result."""
+def _targets(source: Path, output: Path, unlisted: dict[str, str] | None) -> dict[Path, Path]:
+    """Where the result of each image goes; refuses whatever would touch an input or lose a result.
+
+    `unlisted` is that of `find_images`."""
     if source.is_dir():
         if output.exists() and not output.is_dir():
             raise UsageError(f"the output {output} is a file, not a folder", "choose another output")
         if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(source)):
             raise UsageError(f"the output {output} is or lies inside the input {source}", "choose a folder outside")
-        targets = {path: output_path(path, source, output) for path in find_images(source)}
+        targets = {path: output_path(path, source, output) for path in find_images(source, unlisted)}
     elif image_suffix(output) in IMAGE_SUFFIXES and not output.is_dir():
         made = image_suffix(output_path(source, None, output.parent))
         if is_dicom(source) and not made:  # a DICOM file needs no suffix, and bears any of its own
@@ -204,6 +208,7 @@ class FileJob:
         values, half_width = _result(denoise, task, options, self.strength, self.uncertain)
         if half_width is not None:
             task.facts["mean_half_width"] = float(half_width.mean(dtype=np.float64))
+            task.facts["half_width_coverage"] = _COVERAGE
         task.facts["removed_sigma"], most = _removed(task.image.array, values)
         if self.strength == 1.0 and self.sigma is None:
             task.warnings.update(_little(task, most))
@@ -236,7 +241,7 @@ def _result(
     if uncertain:
         if treatment.correlated or treatment.steps != (1, 1):
             task.warnings["uncalibrated"] = _UNCALIBRATED
-        result, half_width = denoise.with_uncertainty(array, options["sigma"], strength, treatment)
+        result, half_width = denoise.with_uncertainty(array, options["sigma"], strength, treatment, _COVERAGE)
     else:
         result = denoise(array, options["sigma"], strength, treatment)
     if strength == 0.0:
@@ -303,7 +308,8 @@ def denoise_files(
         raise InputError(f"no such file or folder: {source}", "check the path")
     # Absolute, for libraries may change the working directory while they load.
     source, output = Path(os.path.abspath(source)), Path(os.path.abspath(output))
-    targets = _targets(source, output)
+    unlisted: dict[str, str] = {}
+    targets = _targets(source, output, None if strict else unlisted)
     pictures = _beside(preview, "preview", "picture", source, targets, lambda name: name.with_name(f"{name.name}.png"))
     maps = _beside(uncertainty, "uncertainty", "map", source, targets, float_name)
     job = FileJob(noise, sigma, gain, strength, transfer_syntax, keep_private, force, bool(maps))
@@ -362,10 +368,14 @@ def denoise_files(
             manifest.close()
     warnings.say_rest()
     skipped.say_rest()
-    reasons = skipped.reasons
+    reasons = dict(skipped.reasons)
     if len(reasons) == len(targets):
         raise InputError(f"none of {len(targets)} file(s) could be denoised", next(iter(reasons.values())))
-    return DenoiseSummary(len(to_do) - len(reasons), reasons, len(targets) - len(to_do), skipped.unsuitable)
+    written = len(to_do) - len(reasons)
+    for folder, reason in unlisted.items():
+        _log.warning("skipped: %s", reason)
+        reasons[folder] = reason
+    return DenoiseSummary(written, reasons, len(targets) - len(to_do), skipped.unsuitable)
 
 
 def _derivation(fingerprint: str, settings: Mapping[str, Any]) -> Derivation:
@@ -389,7 +399,7 @@ def _little(task: ReadImage, most: float) -> dict[str, str]:
         what = f"no pixel has changed: at most {most:.2g} of a grey level would have been removed"
     else:
         return {}
-    return {"little": f"{what}; where what is left is noise and no texture, try noise correlated"}
+    return {"little": f"{what}; where what is left is noise and no texture, try --noise correlated"}
 
 
 def _removed(before: NDArray[Any], after: NDArray[Any]) -> tuple[float, float]:
@@ -423,8 +433,18 @@ def _beside(
     top = Path(os.path.abspath(folder))
     places = {path: top / named(Path(_name(path, source))) for path in targets}
     taken = {os.path.realpath(path) for path in (*targets, *targets.values())}
-    if clashing := next((path for path in places.values() if os.path.realpath(path) in taken), None):
-        raise UsageError(f"the {what} {clashing} would replace an image", f"choose another {option} folder")
+    if os.path.realpath(top) in taken:
+        raise UsageError(f"the {option} folder {folder} is the name of an image", f"choose another {option} folder")
+    there = next(path for path in (top, *top.parents) if os.path.exists(path))
+    if not os.path.isdir(there):
+        said = f"the {option} folder {folder} is a file, not a folder" if there == top else f"{there} is no folder"
+        raise UsageError(said, f"choose another {option} folder")
+    # Neither may be a folder that the other lies in.
+    above = {str(parent) for path in taken for parent in Path(path).parents}
+    for place in places.values():
+        real = Path(os.path.realpath(place))
+        if str(real) in above or not taken.isdisjoint(map(str, (real, *real.parents))):
+            raise UsageError(f"the {what} {place} would replace an image", f"choose another {option} folder")
     return places
 
 

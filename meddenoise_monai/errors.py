@@ -65,16 +65,26 @@ class PartialFailure(MeddenoiseError):  # noqa: N818  # the model zoo would call
     exit_code = 3
 
 
-def fail_in_part(skipped: int, hint: str = "the warnings above name them; strict stops at the first") -> None:
-    """End with the exit code for some files that failed while the rest are written.
+def fail_in_part(
+    failed: int, hint: str = "the warnings above name them; --strict stops at the first", unsuitable: int = 0
+) -> None:
+    """End with the exit code for some files that were left out while the rest are written.
+
+    Parameters
+    ----------
+    failed, unsuitable
+        How many could not be used; how many are whole, but nothing to be denoised.
 
     Raises
     ------
     PartialFailure
-        If `skipped` is not 0.
+        If either is not 0.
     """
-    if skipped:
-        raise PartialFailure(f"{skipped} file(s) failed; the rest are written", hint)
+    reasons = [f"{failed} file(s) failed"] if failed else []
+    reasons += [f"{unsuitable} file(s) are whole, but nothing to be denoised"] if unsuitable else []
+    if reasons:
+        hint += "; --lenient takes the latter for success" if unsuitable else ""
+        raise PartialFailure(f"{', '.join(reasons)}; the rest are written", hint)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +24,14 @@ BUNDLE_NAME = "medical_image_denoising_dae"
 MAX_FILE_BYTES = 25_000_000  # the model zoo's limit; GitHub shows no larger file either
 
 _ONNX = "models/model.onnx"
+_CARD = "docs/README.md"
 # Everything else below models/ was left there by a training.
 _MODELS = ("models/model.pt", "models/model.json", "models/model_uncertainty.json",
            "models/model_correlated.pt", "models/model_correlated.json")  # fmt: skip
 _REQUIRED = ("LICENSE", "configs/metadata.json", "configs/train.json", "configs/inference.json",
              "configs/evaluate.json", "configs/logging.conf", "docs/README.md", "docs/data_license.txt",
              "models/model.pt")  # fmt: skip
+_CODE = (".py", ".js", ".css")  # whatever else lies there, an image or a note, is nobody's business
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
@@ -92,13 +96,24 @@ def export_bundle(output: str | os.PathLike[str], *, onnx: bool = False, overwri
     folder = output / BUNDLE_NAME
     archive = output / f"{BUNDLE_NAME}_v{version}.zip"
     _check_place(folder, archive, overwrite)
-    output.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=output))
+    try:
+        return _written(sources, folder, archive, version, onnx)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {output}: {error.strerror or error}", "check free space and permissions"
+        ) from error
+
+
+def _written(sources: dict[str, Path], folder: Path, archive: Path, version: str, onnx: bool) -> ExportSummary:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
     try:
         new = scratch / BUNDLE_NAME
         for name, source in sources.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, new / name)
+        card = new / _CARD
+        card.write_text(_without_links_outside(card.read_text(encoding="utf-8")), encoding="utf-8")
         if onnx:
             from .onnx_export import export_onnx
 
@@ -110,8 +125,7 @@ def export_bundle(output: str | os.PathLike[str], *, onnx: bool = False, overwri
             folder, archive, version, tuple(names), sum((new / name).stat().st_size for name in names),
             hashlib.sha256((scratch / archive.name).read_bytes()).hexdigest(),
         )  # fmt: skip
-        _put(new, folder, scratch / "replaced")
-        (scratch / archive.name).replace(archive)
+        _put({new: folder, scratch / archive.name: archive}, scratch / "replaced")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return summary
@@ -132,20 +146,26 @@ def _roots() -> tuple[Path, Path]:
 def _sources(root: Path, bundle: Path) -> dict[str, Path]:
     """The exported files by their names in the bundle."""
     found = [bundle / "LICENSE", *(bundle / name for name in _MODELS)]
-    found += [*(bundle / "configs").glob("*.json"), bundle / "configs" / "logging.conf", *(bundle / "docs").iterdir()]
+    found += [*(bundle / "configs").glob("*.json"), bundle / "configs" / "logging.conf"]
+    found += [bundle / "docs" / "data_license.txt", *(bundle / "docs").glob("*.md"), *(bundle / "docs").glob("*.png")]
     sources = {path.relative_to(bundle).as_posix(): path for path in found if path.is_file() and path.name[0] != "."}
     package = root / __package__
     code = {
         path.relative_to(root).as_posix(): path
         for path in package.rglob("*")
         if path.is_file()
-        and path.suffix not in (".pyc", ".pt")  # a wheel has weights there
+        and path.suffix in _CODE
         and not any(part == "__pycache__" or part[0] == "." for part in path.relative_to(package).parts)
     }
     for name in _REQUIRED:
         if name not in sources:
             raise InputError(f"the bundle lacks {name}", f"restore {bundle / name}")
     return sources | code
+
+
+def _without_links_outside(card: str) -> str:
+    """The model card with links that leave the bundle as words: what they lead to stays in the repository."""
+    return re.sub(r"\[([^\]]+)\]\(\.\./\.\./([^)#]+)(?:#[^)]*)?\)", r"\1 (`\2` of the repository)", card)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -182,27 +202,46 @@ def _check_place(folder: Path, archive: Path, overwrite: bool) -> None:
     for path in (folder, archive):
         if path.exists() and not overwrite:
             raise InputError(f"{path} exists already", "choose another folder, or give --overwrite")
+    if archive.is_dir():
+        raise InputError(f"{archive} is a folder", "move it away")
     if not folder.exists():
         return
     if not (folder / "configs" / "metadata.json").is_file():
         raise InputError(f"{folder} is no bundle, and is not replaced", "move it away")
-    exported = ("configs", "docs", __package__, "LICENSE", "README.md")  # push_to_hf_hub leaves a README.md
+    exported = _contents_of_archives(folder.parent)
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        is_known = name.parts[0] in exported or name.as_posix() in (*_MODELS, _ONNX) or "__pycache__" in name.parts
-        if path.is_file() and not is_known:  # results of a training are not thrown away
-            raise InputError(f"{path} was not exported, and would be lost", "move it away")
+        name = path.relative_to(folder).as_posix()
+        by_others = name == "README.md" or path.suffix == ".pyc"  # push_to_hf_hub leaves a README.md
+        if path.is_file() and not by_others and (name, zlib.crc32(path.read_bytes())) not in exported:
+            raise InputError(
+                f"{path} was not exported, or changed since, and would be lost",
+                f"move it away; what was exported is known by the {BUNDLE_NAME}_v….zip beside the folder",
+            )
 
 
-def _put(new: Path, place: Path, replaced: Path) -> None:
-    """Rename a folder to its place; what is there goes to `replaced`, and comes back if that fails."""
-    if place.exists():
-        place.rename(replaced)
+def _contents_of_archives(output: Path) -> set[tuple[str, int]]:
+    """The names and checksums of all files of the archives that earlier exports wrote."""
+    found: set[tuple[str, int]] = set()
+    for path in output.glob(f"{BUNDLE_NAME}_v*.zip"):
+        with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            found |= {(entry.filename.partition("/")[2], entry.CRC) for entry in archive.infolist()}
+    return found
+
+
+def _put(places: dict[Path, Path], replaced: Path) -> None:
+    """Rename all to their places, or none: what is there goes to the folder `replaced`, and comes back."""
+    replaced.mkdir()
+    undo: list[tuple[Path, Path]] = []
     try:
-        new.rename(place)
-    except OSError:
-        if replaced.exists():
-            replaced.rename(place)
+        for new, place in places.items():
+            if place.exists():
+                place.rename(replaced / place.name)
+                undo.append((replaced / place.name, place))
+            new.rename(place)
+            undo.append((place, new))
+    except BaseException:  # Ctrl-C, too
+        for there, back in reversed(undo):
+            there.rename(back)
         raise
 
 

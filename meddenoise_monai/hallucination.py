@@ -6,6 +6,7 @@ output is not in the reference. `lesions` asks the same of one known lesion.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -256,10 +257,11 @@ class _Rings:
 
     def _spectrum(self, stack: _Array) -> NDArray[np.complex128]:
         means = (stack * self.window).sum(axis=(1, 2), keepdims=True) / self.window.sum()
-        spectrum: NDArray[np.complex128] = fft.fft2((stack - means) * self.window)
+        spectrum: NDArray[np.complex128] = fft.rfft2((stack - means) * self.window)
         return spectrum
 
 
+@functools.lru_cache(maxsize=8)
 def _rings(shape: tuple[int, ...], window: Window | str) -> _Rings:
     kinds: dict[str, str | tuple[str, float]] = {"hann": "hann", "tukey": ("tukey", _TUKEY_TAPER), "boxcar": "boxcar"}
     if window not in kinds:
@@ -277,8 +279,18 @@ def _rings(shape: tuple[int, ...], window: Window | str) -> _Rings:
     for shift in np.argwhere(alike > 1e-4):
         same = labels == np.roll(labels, shift, axis=(0, 1))
         pairs += alike[tuple(shift)] * np.bincount(labels[same], minlength=len(size))
-    member = sparse.csr_array((np.ones(labels.size), (labels.ravel(), np.arange(labels.size))))[1:]
-    return _Rings(taper, member, np.arange(1, side // 2 + 1) / side, size[1:], (size**2 / pairs)[1:])
+    # One half of a real image's spectrum mirrors the other. Its columns count twice, but for the first and, if their
+    # number is even, the last.
+    half = labels[:, : shape[1] // 2 + 1]
+    twice = np.full(half.shape, 2.0)
+    twice[:, 0] = 1
+    if shape[1] % 2 == 0:
+        twice[:, -1] = 1
+    member = sparse.csr_array((twice.ravel(), (half.ravel(), np.arange(half.size))), (len(size), half.size))[1:]
+    frequency, count = np.arange(1, side // 2 + 1) / side, (size**2 / pairs)[1:]
+    for shared in (taper, frequency, size, count):  # with every caller
+        shared.flags.writeable = False
+    return _Rings(taper, member, frequency, size[1:], count)
 
 
 def _correlation(energy_a: _Array, energy_b: _Array, shared: _Array) -> _Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .whole_files import read_json
 
 __all__ = ["content_digest", "count_known", "data_fingerprint", "image_digests", "known_images", "without_copies"]
 
@@ -101,7 +101,7 @@ def known_images(weights: str | os.PathLike[str]) -> frozenset[str]:
     The note of ``model_best.pt`` is ``model_best.json`` beside it.
     """
     try:
-        content = json.loads(Path(weights).with_suffix(".json").read_text(encoding="utf-8"))
+        content = read_json(Path(weights).with_suffix(".json"))
         return frozenset(map(str, content["training_images"]))
     except (OSError, ValueError, TypeError, KeyError):
         return frozenset()

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from .dicom import DicomImage, read_dicom
 from .errors import InputError, UnsuitableError
+from .itk_headers import check_claim, check_header
 from .slices import itk_slice_axis, nifti_slice_axis, slices_first
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "NIFTI_SUFFIXES",
     "PICTURE_SUFFIXES",
     "TIFF_SUFFIXES",
+    "TISSUE_THRESHOLD",
     "ImageData",
     "IntensityScale",
     "find_images",
@@ -50,6 +51,9 @@ DICOM_SUFFIXES: tuple[str, ...] = (".dcm", ".dicom", ".ima")
 _NUMPY = (".npy", ".npz")
 PICTURE_SUFFIXES: tuple[str, ...] = (*_PICTURES, *TIFF_SUFFIXES)
 IMAGE_SUFFIXES: tuple[str, ...] = (*DICOM_SUFFIXES, *_NIBABEL, *ITK_SUFFIXES, *PICTURE_SUFFIXES, *_NUMPY)
+
+# On the [0, 1] scale: films, CT and MR show air and background below it, nearly all tissue above.
+TISSUE_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True)
@@ -171,21 +175,34 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+def find_images(folder: str | os.PathLike[str], unlisted: dict[str, str] | None = None) -> list[Path]:
     """All image files below `folder`, sorted by path; files of unknown suffix count if they are DICOM.
 
     Hidden files and folders are passed over, and so is the DICOMDIR, which is a table of contents.
 
+    Parameters
+    ----------
+    folder
+        Where to search.
+    unlisted
+        Gets the folders that cannot be listed, with the reason; without it they are errors.
+
     Raises
     ------
     InputError
-        If the folder does not exist or holds no image.
+        If the folder does not exist or holds no image, or a folder in it cannot be listed.
     """
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"no such folder: {root}", "give a folder of images")
+
+    def cannot_list(error: OSError) -> None:
+        if unlisted is None:
+            raise InputError(f"cannot list {error.filename}: {error.strerror}", "check the permissions")
+        unlisted[str(error.filename)] = f"cannot list {error.filename}: {error.strerror}"
+
     found = []
-    for parent, folders, files in os.walk(root):
+    for parent, folders, files in os.walk(root, onerror=cannot_list):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent, name)
@@ -193,6 +210,8 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
                 continue
             if image_suffix(name) in IMAGE_SUFFIXES or is_dicom(path):
                 found.append(path)
+    if not found and unlisted:
+        raise InputError(next(iter(unlisted.values())), "check the permissions")
     if not found:
         raise InputError(f"no images in {root}", f"files like {', '.join(IMAGE_SUFFIXES)} are searched recursively")
     return sorted(found)
@@ -351,30 +370,19 @@ def open_itk(path: Path) -> Any:
     Raises
     ------
     InputError
-        If ITK's Python wrapping knows no such images.
+        If ITK's Python wrapping knows no such images, or the header is damaged (see `itk_headers`).
     """
     import itk
 
     kind = itk.NrrdImageIO if image_suffix(path) == ".nrrd" else itk.MetaImageIO  # not by the suffix, which may be .MHA
-    _check_claim(kind.New(), path)
+    check_header(path, kind is itk.NrrdImageIO)
+    check_claim(kind.New(), path)
     try:
         return itk.imread(os.fspath(path), imageio=kind.New())
     except itk.TemplateTypeError:
         raise InputError(
             "ITK for Python has no images of this type of pixels or number of axes", "convert it to float32, 2D or 3D"
         ) from None
-
-
-def _check_claim(reader: Any, path: Path) -> None:
-    """Refuse a header that claims more than this machine holds: ITK may end the whole process where memory is short."""
-    import psutil
-
-    reader.SetFileName(os.fspath(path))
-    reader.ReadImageInformation()
-    pixels = math.prod(int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions()))
-    claimed = pixels * int(reader.GetNumberOfComponents()) * int(reader.GetComponentSize())
-    if claimed > psutil.virtual_memory().total:
-        raise InputError(f"its header claims {claimed:.3g} bytes of pixels", "is the file damaged?")
 
 
 def _read_itk(path: Path) -> NDArray[Any]:

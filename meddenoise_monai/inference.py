@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers.inferer import Inferer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .allocation import keep_freed_memory
 from .errors import InputError, UsageError
 from .images import IntensityScale
-from .inferers import TiledInferer
+from .inferers import AutocastInferer, TiledInferer
 from .networks import ResidualDenoisingAutoencoder, pad_to_multiple
 from .noise import Stabiliser
 from .treatments import Treatment, check_request, choose_treatment, join_phases, split_phases
@@ -148,7 +147,7 @@ class Denoiser:
     def __init__(
         self,
         network: nn.Module,
-        inferer: Inferer | None = None,
+        inferer: AutocastInferer | None = None,
         device: str | torch.device | None = None,
         correlated: nn.Module | None = None,
         calibration: Calibration | str | os.PathLike[str] | None = None,
@@ -250,7 +249,8 @@ class Denoiser:
         ----------
         image, sigma, strength, noise
             As in a call. Where not all of the noise that was found is removed, the half-width grows by what was left
-            in: so the interval holds the calibrated one, and its coverage is no less.
+            in: so the interval holds the calibrated one, and its coverage is no less. At 0 of either
+            that is all of it.
         coverage
             The share of the pixels that shall lie within the half-width, in [0.5, 0.99].
 
@@ -258,7 +258,7 @@ class Denoiser:
         -------
         tuple
             What a call returns, and the half-widths: float32, of the image's shape, in its units, not negative. They
-            are 0 where the image is constant, ``sigma`` 0, or no noise was found at all.
+            are 0 where the image is constant, or no noise was found at all.
 
         Raises
         ------
@@ -292,7 +292,7 @@ class Denoiser:
     ) -> tuple[NDArray[np.float32], Spread, NDArray[np.float32] | None]:
         """The result, what is known of the errors of all noise removed, and the magnitude of what was left in."""
         values = self._checked(image, noise, sigma, strength)
-        if sigma == 0.0 or values.min() == values.max():
+        if values.min() == values.max():
             return values.astype(np.float32), Spread(np.zeros(values.shape, np.float32), 0.0), None
         treatment = self._chosen(values, noise, sigma)
         found = self._noise_in(values, treatment)
@@ -416,6 +416,8 @@ class Denoiser:
 
 def _amount(found: NDArray[np.float32], sigma: float | None, strength: float, treatment: Treatment) -> float:
     """The share of what was found that is removed: no more than `sigma` of it."""
+    if sigma == 0.0:  # beside a stabiliser, too
+        return 0.0
     if sigma is None or treatment.stabiliser is not None:
         return strength
     power = sum(float(np.sum(found[line].astype(np.float64) ** 2)) for line in _pieces(found.shape)) / found.size

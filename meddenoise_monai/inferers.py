@@ -1,6 +1,8 @@
 """How a network is run: in which precision, and on images of any size in tiles that equal the whole.
 
-`AutocastInferer` and `TiledInferer` are what the bundle's configurations name.
+`AutocastInferer` and `TiledInferer` are what the bundle's configurations name. They are called as MONAI's inferers are,
+but do not derive from its abstract class: to import MONAI takes three times as long as all else that a denoising
+command imports (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from monai.inferers.inferer import Inferer
 from torch import Tensor
 
 from .errors import UsageError
@@ -38,7 +39,7 @@ def automatic_precision(device: torch.device) -> str:
     return "fp32"
 
 
-class AutocastInferer(Inferer):
+class AutocastInferer:
     """Run the network on whole inputs in the fastest fitting precision and memory format; answer in float32.
 
     Parameters

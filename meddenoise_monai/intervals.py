@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 
 from .errors import UsageError
 
-__all__ = ["bootstrap_interval", "bootstrap_means"]
+__all__ = ["FEWEST_PATIENTS", "bootstrap_interval", "bootstrap_means"]
+
+FEWEST_PATIENTS = 10  # of whom an interval says something: with less it is too narrow
 
 
 def bootstrap_means(
@@ -48,10 +51,18 @@ def bootstrap_means(
     of = [index[patient] for patient in patients]
     counts = np.bincount(of).astype(np.float64)
     sums = np.bincount(of, np.asarray(values, np.float64))
-    # How often each patient is drawn, for all draws at once.
-    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), draws)
+    drawn = _drawn(len(counts), draws, seed)
     means: NDArray[np.float64] = drawn @ sums / (drawn @ counts)
     return means
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(patients: int, draws: int, seed: int) -> NDArray[np.float64]:
+    """How often each patient is drawn (draws, patients). Kept: a table asks for the same samples for each number."""
+    counts = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), draws)
+    drawn: NDArray[np.float64] = counts.astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def bootstrap_interval(
@@ -59,7 +70,7 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """The percentile interval of `bootstrap_means` (Efron 1981); None with fewer than two patients.
 
-    With less than about ten patients it is too narrow, and only says that little is known.
+    With less than about `FEWEST_PATIENTS` it is too narrow, and only says that little is known.
 
     Raises
     ------

@@ -10,18 +10,24 @@ import contextlib
 import logging
 import os
 import pickle
+import re
 import shutil
+import signal
+import socket
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .dicom import silence
-from .errors import UsageError
+from .errors import MeddenoiseError, UsageError
 from .records import Record
 from .stages import Item, Order, Passing
 
 __all__ = ["run_on_ray"]
+
+_log = logging.getLogger(__name__)
 
 _BLOCK = 16  # files that go from stage to stage together, at most
 _RETRIES = 3  # of a block whose worker died
@@ -59,17 +65,21 @@ class Denoise(_Stage):
 
     def __init__(self, order: Order) -> None:
         super().__init__(order)
-        self.denoise = order.denoiser()
+        self.problem: MeddenoiseError | None = None
+        try:
+            self.denoise = order.denoiser()
+        except MeddenoiseError as error:  # raised here, it would only be tried again
+            self.problem = error
 
-    def one(self, value: Passing) -> Passing:
-        return self.order.work(self.denoise, value)
+    def one(self, value: Passing) -> Passing | MeddenoiseError:
+        return self.problem or self.order.work(self.denoise, value)
 
 
 class Encode(_Stage):
     """Denoised images → files, and records of them."""
 
-    def one(self, value: Passing) -> Record:
-        return self.order.encode(value)
+    def one(self, value: Passing | MeddenoiseError) -> Record | MeddenoiseError:
+        return value if isinstance(value, MeddenoiseError) else self.order.encode(value)
 
 
 def run_on_ray(
@@ -89,12 +99,16 @@ def run_on_ray(
     Raises
     ------
     UsageError
-        If Ray is not installed, or the cluster cannot be reached.
+        If Ray is not installed, or the cluster cannot be reached, or has no GPU where one is asked for.
+    InputError
+        If its machines have other weights.
     """
     import torch
 
     gpu = (order.device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda")
     count = workers or (torch.cuda.device_count() if gpu else os.cpu_count()) or 1
+    if address is None and not gpu and count > (os.cpu_count() or 1):
+        _log.warning("%d workers on %d cores get in each other's way", count, os.cpu_count() or 1)
     with _cluster(count, gpu, address):
         missing = {item.name: item for item in items}
         # Blocks that are given up are small the second time, so that what kills workers is found out.
@@ -132,7 +146,10 @@ def _stream(order: Order, items: Sequence[Item], size: int, workers: int, gpu: b
             )  # fmt: skip
         for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for value in batch.column("value"):
-                yield pickle.loads(value.as_py())
+                made = pickle.loads(value.as_py())
+                if isinstance(made, MeddenoiseError):
+                    raise made
+                yield made
 
 
 @contextlib.contextmanager
@@ -153,17 +170,26 @@ def _cluster(workers: int, gpu: bool, address: str | None) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # Ray logs what its processes print; what they print of a patient is nothing, but none but the user shall read it.
-    scratch = tempfile.mkdtemp(prefix="meddenoise-ray-")
+    # Ray opens its folder to everybody, so it gets one inside. Its sockets lie there, whose paths may have 107 bytes.
+    top = tempfile.gettempdir()
+    scratch = tempfile.mkdtemp(prefix="meddenoise-ray-", dir=top if len(os.fsencode(top)) < 16 else "/tmp")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    stack = contextlib.ExitStack()
     try:
         with _streams_shut():
             if address is None:
                 ray.init(
                     address="local", num_cpus=None if gpu else workers + max(1, workers // 4), include_dashboard=False,
-                    object_store_memory=_OBJECTS, _temp_dir=scratch, **common,
+                    object_store_memory=_OBJECTS, _temp_dir=f"{scratch}/r", **common,
                 )  # fmt: skip
             else:
                 _join(address, common)
+        resources: Any = ray.cluster_resources  # which has no types
+        if gpu and not resources().get("GPU"):
+            raise UsageError(
+                "no machine of the cluster has a GPU", "start Ray where there is one, or take --device cpu"
+            )
+        stack.enter_context(_ended_by_sigterm())
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = -1
@@ -171,11 +197,17 @@ def _cluster(workers: int, gpu: bool, address: str | None) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+        stack.close()
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
     import ray
 
+    if (place := re.fullmatch(r"([^/:]+):(\d+)", address)) is not None:  # Ray itself would try for minutes
+        try:
+            socket.create_connection((place[1], int(place[2])), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"no Ray cluster at {address}: {error}", "start one by: ray start --head") from error
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError) as error:
@@ -184,9 +216,29 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, which batch systems send, ends the job as Ctrl-C does. Ray's own handler would print a stack of C++."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _streams_shut() -> Iterator[None]:
     """What Ray says while it starts, some of it from C++, is nothing to those who asked for denoised images."""
-    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    kept = []
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):  # closed by the shell
+            kept.append((stream, os.dup(stream)))
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         for stream, _ in kept:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, UsageError
 from .trees import Tree
 
-__all__ = ["RECORDS", "Record", "Records"]
+__all__ = ["RECORDS", "Record", "Records", "spelt"]
 
 RECORDS = "manifest.parquet"
 _EACH, _SECONDS = 1000, 30.0  # a part is written when it holds so many records, or is so old
@@ -74,11 +74,17 @@ class Records:
 
     Raises
     ------
-    InputError
-        If a part is none that was written here.
+    UsageError
+        If what reads Parquet is not installed.
     """
 
     def __init__(self, tree: Tree) -> None:
+        try:
+            import pyarrow  # noqa: F401  # before the work, not after it
+        except ImportError as error:
+            raise UsageError(
+                "the record of an archive needs pyarrow", "install the extra: pip install 'meddenoise-monai[archive]'"
+            ) from error
         self.tree = Tree(f"{tree.place.rstrip('/')}/{RECORDS}")
         self._waiting: list[Record] = []
         self._since = time.monotonic()
@@ -88,7 +94,13 @@ class Records:
         return sorted(name for name, _ in self.tree.entries() if name.endswith(".parquet"))
 
     def latest(self) -> dict[str, Record]:
-        """The latest record of each source."""
+        """The latest record of each source.
+
+        Raises
+        ------
+        InputError
+            If a part is none that was written here.
+        """
         found: dict[str, Record] = {}
         for record in self._all(self.parts()):
             if record.source not in found or record.at >= found[record.source].at:
@@ -99,12 +111,10 @@ class Records:
         import pyarrow
         from pyarrow import parquet
 
-        names = {field.name for field in dataclasses.fields(Record)}
         for part in parts:
             try:
                 table = parquet.read_table(pyarrow.BufferReader(self.tree.read(part)))
-                if set(table.column_names) != names:
-                    raise ValueError(f"its columns are {', '.join(table.column_names)}")
+                _check(table, _schema())
             except (pyarrow.ArrowException, ValueError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise InputError(f"{self.tree.place}/{part} is none that was written here: {reason}",
@@ -143,22 +153,42 @@ class Records:
         import pyarrow
         from pyarrow import parquet
 
-        kinds: dict[str, Any] = {
-            "int": pyarrow.int64(), "float": pyarrow.float64(), "float | None": pyarrow.float64(),
-            "str": pyarrow.string(),
-        }  # fmt: skip
-        schema = pyarrow.schema([(field.name, kinds[str(field.type)]) for field in dataclasses.fields(Record)])
-        table = pyarrow.Table.from_pylist([_row(record) for record in records], schema=schema)
+        table = pyarrow.Table.from_pylist([_row(record) for record in records], schema=_schema())
         with tempfile.TemporaryDirectory(prefix="meddenoise-") as scratch:
             part = Path(scratch, "part.parquet")
             parquet.write_table(table, part, compression="zstd")
             self.tree.put(part, f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet")
 
 
+def spelt(name: str) -> str:
+    """A name as records have it: where it is no Unicode, which file systems allow and Parquet does not, with its bytes
+    spelt out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _row(record: Record) -> dict[str, Any]:
-    """Names that are no Unicode, which file systems allow and Parquet does not, with their bytes spelt out."""
     row = dataclasses.asdict(record)
-    return {
-        key: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-        for key, value in row.items()
-    }
+    return {key: spelt(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _schema() -> Any:
+    import pyarrow
+
+    kinds: dict[str, Any] = {
+        "int": pyarrow.int64(), "float": pyarrow.float64(), "float | None": pyarrow.float64(), "str": pyarrow.string(),
+    }  # fmt: skip
+    return pyarrow.schema(
+        [
+            pyarrow.field(field.name, kinds[str(field.type)], nullable="None" in str(field.type))
+            for field in dataclasses.fields(Record)
+        ]
+    )
+
+
+def _check(table: Any, schema: Any) -> None:
+    if set(table.column_names) != set(schema.names):
+        raise ValueError(f"its columns are {', '.join(table.column_names)}")
+    for field in schema:
+        column = table.column(field.name)
+        if column.type != field.type or (column.null_count and not field.nullable):
+            raise ValueError(f"the values of {field.name} are none of the kind")

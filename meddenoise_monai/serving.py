@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .denoising import denoise_files
-from .errors import InputError, MeddenoiseError, UsageError
+from .errors import InputError, MeddenoiseError, UsageError, nearest
 from .inference import Denoiser, load_denoiser
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ __all__ = ["ServedDenoiser"]
 
 _FORM = 'give one of them, such as {"inputs": {"image": [[...]]}} or {"inputs": {"dicom": "base64"}}'
 _MAGIC = slice(128, 132)  # where a DICOM file says that it is one
+_WHITESPACE = b" \t\n\r\v\f"  # which breaks base64 into lines
+_OPTIONS = ("sigma", "strength", "noise")
 
 
 class ServedDenoiser:
@@ -54,7 +56,7 @@ class ServedDenoiser:
         params
             ``sigma``, ``strength`` and ``noise`` as of a `Denoiser`, and ``dtype``, the name of the NumPy type that an
             ``image`` has: JSON does not carry it, and 8-bit images are scaled in another way than all others. Empty:
-            the type that the numbers come in.
+            the type that the numbers come in. A DICOM file carries its type, and is refused beside it.
 
         Returns
         -------
@@ -68,10 +70,9 @@ class ServedDenoiser:
             An MlflowException that a server answers with status 400, for all that a request can be wrong in. It says
             nothing of the values of the request.
         """
-        asked = {name: value for name, value in (params or {}).items() if value is not None}
-        dtype = asked.pop("dtype", "")
         columns: dict[str, list[Any]] = {"image": [], "dicom": []}
         try:
+            asked, dtype = _options(params or {})
             if not len(model_input.columns):
                 raise UsageError("the request holds neither image nor dicom", _FORM)
             for number, row in enumerate(model_input.to_dict("records")):
@@ -79,6 +80,11 @@ class ServedDenoiser:
                 if len(given) != 1:
                     raise UsageError(
                         f"row {number} of the request holds {' and '.join(given) or 'neither image nor dicom'}", _FORM
+                    )
+                if "dicom" in given and dtype:
+                    raise UsageError(
+                        f"dtype is given, but row {number} of the request holds a DICOM file",
+                        "leave dtype out: it says what JSON does not of an image, and a DICOM file says it itself",
                     )
                 with self._lock:
                     columns["image"].append(
@@ -110,6 +116,25 @@ def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and np.isnan(value))
 
 
+def _options(params: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """What is asked of the denoiser, and the name of an image's type: empty, if it is not given.
+
+    Raises
+    ------
+    UsageError
+        If there is an unknown parameter, or a word is none.
+    """
+    asked = {name: value for name, value in params.items() if value is not None}
+    if unknown := [name for name in asked if name not in (*_OPTIONS, "dtype")]:
+        raise UsageError(f"there is no parameter {unknown[0]!r}", nearest(str(unknown[0]), (*_OPTIONS, "dtype")))
+    for name in ("noise", "dtype"):
+        if not isinstance(asked.get(name, ""), str):
+            raise UsageError(
+                f"{name} must be a word, got {type(asked[name]).__name__}", f"see {name} in docs/mlflow.md"
+            )
+    return asked, asked.pop("dtype", "")
+
+
 def _typed(image: Any, name: str) -> NDArray[Any]:
     """The array in the type of that name.
 
@@ -118,14 +143,20 @@ def _typed(image: Any, name: str) -> NDArray[Any]:
     UsageError
         If there is no such type of real numbers.
     InputError
-        If it cannot hold the values.
+        If it cannot hold the values, or they make no array.
     """
-    values = np.asarray(image)
+    try:
+        values = np.asarray(image)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            "an image makes no array: its rows differ in length, or hold no numbers",
+            "give (H, W) or (D, H, W) of one size",
+        ) from None
     if not name:
         return values
     try:
         dtype = np.dtype(name)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # the last of commas alone
         dtype = np.dtype(object)
     if dtype.kind not in "buif":
         raise UsageError(f"dtype {name!r} is no type of real numbers", "take uint8, int16, float32, …")
@@ -157,7 +188,7 @@ def _dicom_bytes(content: object) -> bytes:
     if data[_MAGIC] == b"DICM":
         return data
     try:
-        decoded = base64.b64decode(data, validate=True)
+        decoded = base64.b64decode(data.translate(None, _WHITESPACE), validate=True)
     except binascii.Error:
         decoded = b""
     if decoded[_MAGIC] != b"DICM":

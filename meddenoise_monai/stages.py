@@ -37,10 +37,21 @@ def target_name(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A file to be done; `careful`: a file is there already in its result's place that no record knows."""
+    """A file to be done.
+
+    Parameters
+    ----------
+    name
+        Relative to the source.
+    careful
+        A file is there already in its result's place, and may be somebody else's.
+    known
+        What that file has as SHA-256 if it is an older result of this job.
+    """
 
     name: str
     careful: bool = False
+    known: str = ""
 
 
 @dataclasses.dataclass
@@ -97,9 +108,13 @@ class Order:
         """Fetch the file, and read the image."""
         passing = Passing(item)
         with _settled(passing), self.source.as_file(item.name) as path, _named(path, item.name):
+            if item.name.endswith("/"):
+                raise InputError(f"cannot list {path}", "check the permissions")
             if image_suffix(item.name) not in IMAGE_SUFFIXES and not is_dicom(path):
                 passing.status, passing.reason = "ignored", "no image"
                 return passing
+            if not path.is_file():  # opening a pipe would wait for ever
+                raise InputError(f"cannot read {path}: it is no regular file", "leave it out")
             passing.sha256 = file_digest(path)
             passing.task = self.job.read(path)
         return passing
@@ -127,7 +142,7 @@ class Order:
                 again = dataclasses.replace(task, image=image)
                 self.job.write(result, again, passing.done, self.fingerprint)
                 digest, size = file_digest(result), result.stat().st_size
-                self._put(result, target, digest, passing.item.careful)
+                self._put(result, target, digest, passing.item)
         done = passing.status == "done"
         return Record(
             source=name, target=target if done else "", status=passing.status, reason=passing.reason, job=self.digest,
@@ -137,12 +152,14 @@ class Order:
             estimated_sigma=_number(task, "estimated_sigma"), removed_sigma=_number(task, "removed_sigma"),
         )  # fmt: skip
 
-    def _put(self, result: Path, target: str, digest: str, careful: bool) -> None:
+    def _put(self, result: Path, target: str, digest: str, item: Item) -> None:
         """A file that is there already stays if it is the very same: a killed job has made it."""
-        if careful:
-            if hashlib.sha256(self.target.read(target)).hexdigest() == digest:
+        if item.careful:
+            there = hashlib.sha256(self.target.read(target)).hexdigest()
+            if there == digest:
                 return
-            raise InputError("another file is there, which is not the result", "add --overwrite, or move it away")
+            if there != item.known:
+                raise InputError("another file is there, which is not the result", "add --overwrite, or move it away")
         self.target.put(result, target)
 
 

@@ -248,7 +248,8 @@ class TrainingCheckpoint:
         _log.info("resumed after epoch %d, best %s %.4f", state["epoch"], self.metric, self.best_metric)
         if state["epoch"] >= (engine.state.max_epochs or 0):
             _log.warning("all %d epochs are done: raise --max_epochs to go on", state["epoch"])
-        if distributed.from_lead(lambda: self._stop_reason(0.0)):
+        if reason := distributed.from_lead(lambda: self._stop_reason(0.0)):
+            _log.warning("nothing is left to train: %s", reason)
             engine.terminate()
 
     def end_epoch(self, engine: Engine) -> None:
@@ -301,7 +302,7 @@ class TrainingCheckpoint:
         if self.patience and self._stale >= self.patience:
             return f"no better {self.metric} in {self.patience} validations"
         if self.max_minutes and self._seconds + epoch_seconds > 60 * self.max_minutes:
-            return f"the next epoch would pass the limit of {self.max_minutes:g} minutes"
+            return f"the next epoch would pass the limit of {self.max_minutes:g} minutes, interrupted sessions included"
         return None
 
     @staticmethod

@@ -17,15 +17,12 @@ from torch import Tensor
 from . import __version__
 from .dicom import Derivation
 from .errors import InputError, UsageError
-from .images import IntensityScale, read_image
+from .images import TISSUE_THRESHOLD, IntensityScale, read_image
 from .results import output_path, write_result
 
 __all__ = ["MostTissued", "PadToSized", "RandPatchesd", "ReadImaged", "ScaleToUnitd", "WriteImaged"]
 
 _log = logging.getLogger(__name__)
-
-# On the [0, 1] scale: films, CT and MR show air and background below it, nearly all tissue above.
-TISSUE_THRESHOLD = 0.1
 
 
 class ReadImaged(MapTransform):

@@ -80,7 +80,7 @@ def check_request(noise: str | Stabiliser | Treatment = "auto", sigma: Any = Non
         If `noise` is unknown, `sigma` is no number, negative, or has no meaning beside `noise`, or `strength` does not
         lie in [0, 1].
     """
-    if isinstance(noise, str) and noise not in NOISE_KINDS:
+    if not isinstance(noise, Stabiliser | Treatment) and noise not in NOISE_KINDS:
         raise UsageError(f"unknown noise {noise!r}", f"known: {', '.join(NOISE_KINDS)}")
     if not isinstance(strength, Real) or not 0.0 <= float(strength) <= 1.0:
         raise UsageError(f"strength must be a number in [0, 1], got {strength!r}", "0 keeps all noise, 1 removes it")

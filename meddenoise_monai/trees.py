@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +24,10 @@ _COMPANIONS = {".par": (".rec", ".REC"), ".mhd": (".raw", ".zraw"), ".nhdr": (".
 
 @dataclasses.dataclass(frozen=True, slots=True)  # there are millions of them
 class Entry:
-    """A file: its size, and what changes when the file does (its ETag, or the time of its last change)."""
+    """A file: its size, and what changes when the file does (its ETag, or the time of its last change).
+
+    Of what cannot be looked at, the size is -1 and the version the reason.
+    """
 
     size: int
     version: str
@@ -45,8 +50,8 @@ class Tree:
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self.place = os.fspath(place)
         self.local = "://" not in self.place and "::" not in self.place
-        if self.place.startswith("file://"):
-            self.place, self.local = self.place.removeprefix("file://"), True
+        if of_this_machine := re.match(r"(file|local):(//)?(?=/)", self.place):
+            self.place, self.local = self.place[of_this_machine.end() :], True
         if self.local:
             self.place = os.path.abspath(self.place)
             self.root = self.place
@@ -59,29 +64,43 @@ class Tree:
 
         try:
             return fsspec.core.url_to_fs(self.place)[0]
-        except (ImportError, ValueError) as error:
-            raise UsageError(
-                f"cannot use {self.place}: {error}", "install the extra: pip install 'meddenoise-monai[archive]'"
-            ) from error
+        except ImportError as error:
+            hint = "install it; s3:// needs the extra: pip install 'meddenoise-monai[archive]'"
+            raise UsageError(f"cannot use {self.place}: {' '.join(str(error).split())}", hint) from error
+        except ValueError as error:
+            raise UsageError(f"cannot use {self.place}: {error}", "give a path, or a URL such as s3://…") from error
 
     def _full(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    def entries(self) -> Iterator[tuple[str, Entry]]:
+    def holds(self, other: Tree) -> bool:
+        """Whether the other place is this one, or lies in it, whatever links lead there."""
+        if self.local != other.local:
+            return False
+        mine, its = (os.path.realpath(tree.root) if tree.local else tree.root.rstrip("/") for tree in (self, other))
+        return f"{its}/".startswith(f"{mine.rstrip('/')}/")
+
+    def entries(self, lenient: bool = False) -> Iterator[tuple[str, Entry]]:
         """All files, but for hidden ones and those in hidden folders; folder by folder, in no order.
+
+        Parameters
+        ----------
+        lenient
+            Of what lies on this machine: give a folder that cannot be listed as an entry of size -1, whose name ends in
+            a slash, instead of raising.
 
         Raises
         ------
         InputError
-            If the place cannot be read. One that does not exist has no files.
+            If the place cannot be read, wholly or in part. One that does not exist has no files.
         """
         with self._problems("read"):
             if self.local:
-                yield from self._local_entries()
+                yield from self._local_entries(lenient)
                 return
             files = self._files()
             files.invalidate_cache()  # other processes write there, too
-            for folder, _, found in files.walk(self.root, detail=True):
+            for folder, _, found in files.walk(self.root, detail=True, on_error=_raise_but_for_missing):
                 inside = str(folder)[len(self.root) :].strip("/")
                 if any(part.startswith(".") for part in inside.split("/")):
                     continue
@@ -89,16 +108,31 @@ class Tree:
                     if base and not base.startswith("."):
                         yield (f"{inside}/{base}" if inside else base), _entry(facts)
 
-    def _local_entries(self) -> Iterator[tuple[str, Entry]]:
-        for folder, folders, found in os.walk(self.root):
+    def _local_entries(self, lenient: bool) -> Iterator[tuple[str, Entry]]:
+        unlisted: list[OSError] = []
+        for folder, folders, found in os.walk(self.root, onerror=unlisted.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            inside = os.path.relpath(folder, self.root).replace(os.sep, "/")
             for base in found:
                 if not base.startswith("."):
-                    with contextlib.suppress(FileNotFoundError):  # a link to nowhere, or removed meanwhile
-                        seen = os.stat(os.path.join(folder, base))
-                        name = base if inside == "." else f"{inside}/{base}"
-                        yield name, Entry(seen.st_size, str(seen.st_mtime_ns))
+                    yield from self._seen(os.path.join(folder, base))
+        for error in unlisted:
+            if isinstance(error, FileNotFoundError):  # the place itself, or removed meanwhile
+                continue
+            if not lenient or error.filename == self.root:
+                raise error
+            yield f"{self._name(error.filename)}/", Entry(-1, str(error.strerror))
+
+    def _seen(self, path: str) -> Iterator[tuple[str, Entry]]:
+        try:
+            facts = os.stat(path)
+            yield self._name(path), Entry(facts.st_size, str(facts.st_mtime_ns))
+        except FileNotFoundError:  # a link to nowhere, or removed meanwhile
+            return
+        except OSError as error:
+            yield self._name(path), Entry(-1, str(error.strerror))
+
+    def _name(self, path: str) -> str:
+        return path[len(self.root) :].replace(os.sep, "/").lstrip("/")
 
     def exists(self) -> bool:
         """Whether there is such a folder; of a store that knows no folders, whether there is a file in it."""
@@ -117,14 +151,16 @@ class Tree:
         if self.local:
             yield Path(self._full(name))
             return
-        with tempfile.TemporaryDirectory(prefix="meddenoise-") as scratch, self._problems("read"):
-            files, copy = self._files(), Path(scratch, PurePosixPath(name).name)
-            files.get_file(self._full(name), str(copy))
-            for suffix in _COMPANIONS.get(copy.suffix.lower(), ()):  # their pixels lie in a second file
-                beside = str(PurePosixPath(name).with_suffix(suffix))
-                if files.exists(self._full(beside)):
-                    files.get_file(self._full(beside), str(Path(scratch, PurePosixPath(beside).name)))
-            yield copy
+        with tempfile.TemporaryDirectory(prefix="meddenoise-") as scratch:
+            copy = Path(scratch, PurePosixPath(name).name)
+            with self._problems("read"):
+                files = self._files()
+                files.get_file(self._full(name), str(copy))
+                for suffix in _COMPANIONS.get(copy.suffix.lower(), ()):  # their pixels lie in a second file
+                    beside = str(PurePosixPath(name).with_suffix(suffix))
+                    if files.exists(self._full(beside)):
+                        files.get_file(self._full(beside), str(Path(scratch, PurePosixPath(beside).name)))
+            yield copy  # what is wrong with its content is no problem of the store
 
     def read(self, name: str) -> bytes:
         """A file's bytes.
@@ -172,9 +208,27 @@ class Tree:
 
     def remove_halves(self) -> None:
         """Remove what a killed job has left of files of this machine that were not whole yet."""
-        if self.local:
-            for half in Path(self.root).rglob(f"{TEMPORARY}*"):
-                half.unlink(missing_ok=True)
+        if not self.local:
+            return
+        for folder, folders, found in os.walk(self.root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for base in found:
+                if base.startswith(TEMPORARY):
+                    Path(folder, base).unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """Write and remove an empty file: a place that refuses is better found before the work than after it.
+
+        Raises
+        ------
+        InputError
+            If it refuses.
+        """
+        name = f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
+        with tempfile.TemporaryDirectory(prefix="meddenoise-") as scratch:
+            (empty := Path(scratch, name)).touch()
+            self.put(empty, name)
+        self.remove(name)
 
     @contextlib.contextmanager
     def _problems(self, what: str) -> Iterator[None]:
@@ -187,10 +241,15 @@ class Tree:
             reason = error.strerror or " ".join(str(error).split())[:300] or type(error).__name__
             raise InputError(f"cannot {what} {self.place}: {reason}", "check the place and the permissions") from error
         except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("botocore", "aiobotocore", "aiohttp", "gcsfs", "adlfs"):
+            if self.local:
                 raise
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise InputError(f"cannot {what} {self.place}: {reason}", "check the place and the credentials") from error
+
+
+def _raise_but_for_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _entry(facts: dict[str, Any]) -> Entry:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from .errors import InputError, UsageError
-from .whole_files import replace_whole
+from .whole_files import read_json, replace_whole
 
 __all__ = ["Calibration", "Errors", "Spread", "bootstrap_error", "calibrate", "check_coverage"]
 
@@ -225,7 +225,7 @@ class Calibration:
         if not path.is_file():
             raise InputError(f"these weights have no calibration of their uncertainty: no {path}", MAKE)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content["method"] != METHOD:
                 raise InputError(f"{path} was made by another method", MAKE)
             found = cls(
@@ -235,7 +235,7 @@ class Calibration:
                 tuple(tuple(row) for row in content["factors"]),
                 dict(content["protocol"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise InputError(f"{path} holds no calibration of the uncertainty", MAKE) from error
         if found.weights != weights:
             raise InputError(f"{path} was made for the weights {found.weights}, not {weights}", MAKE)

@@ -1,18 +1,20 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON files that were perhaps never whole."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 
-__all__ = ["TEMPORARY", "replace_whole"]
+__all__ = ["TEMPORARY", "read_json", "replace_whole"]
 
-TEMPORARY = ".tmp-"  # how the names of unfinished files begin
+TEMPORARY = ".tmp-meddenoise-"  # how the names of unfinished files begin; no other program's do
 
 
 @contextmanager
@@ -44,6 +46,22 @@ def replace_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is no JSON, or nested deeper than Python can read: whoever wrote that, it is none of our files.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:

@@ -1,13 +1,14 @@
 """What an archive costs over a plain loop, and what is left of it when its processes are killed.
 
-It writes COUNT slices of 512 x 512 as in benchmark_folder.py, of which BROKEN (a share) are cut off, and denoises them:
-by as many processes of `meddenoise denoise` side by side as there are workers (the plain loop), and by `meddenoise
-archive` with either engine. All processes have one thread. The rate is that between the first fifth of the results and
-the last tenth, where everything runs; the overhead is what an archive is slower by. Then Ray's job is done once more, a
-worker of it is killed at a quarter, the job itself at the half, and it is started again. All results are compared byte
-by byte with those of the plain loop.
+It writes COUNT slices of SIDE x SIDE as in benchmark_folder.py, of which BROKEN (a share) are cut off, and denoises
+them: by as many processes of `meddenoise denoise` side by side as there are workers (the plain loop), and by
+`meddenoise archive` with either engine. All processes have one thread. The rate is that between the first fifth of the
+results and the last tenth, where everything runs; the overhead is what an archive is slower by. Then Ray's job is done
+once more, a worker of it is killed at a quarter, the job itself at the half, and it is started again. All results are
+compared byte by byte with those of the plain loop.
 
-    python scripts/benchmark_archive.py [--count 2000] [--broken 0.01] [--workers 1,2] [--kills True]
+    python scripts/benchmark_archive.py [--count 2000] [--side 512] [--broken 0.01] [--workers 1,2] [--kills True] \
+        [--flags=WORDS]
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def run(
     return time.perf_counter() - started, (high - low) / max(last - first, 1e-9)
 
 
-def plain(source: Path, scratch: Path, processes: int, expected: int) -> tuple[Path, float, float]:
+def plain(
+    source: Path, scratch: Path, processes: int, expected: int, flags: Sequence[str]
+) -> tuple[Path, float, float]:
     """The plain loop: each process has its share of the files."""
     target = scratch / f"plain{processes}"
     commands = []
@@ -61,7 +64,7 @@ def plain(source: Path, scratch: Path, processes: int, expected: int) -> tuple[P
         part.mkdir()
         for path in sorted(source.iterdir())[number::processes]:
             os.link(path, part / path.name)
-        commands.append([*VERB, "denoise", str(part), str(target / str(number)), "--device", "cpu"])
+        commands.append([*VERB, "denoise", str(part), str(target / str(number)), "--device", "cpu", *flags])
     return target, *run(commands, target, expected)
 
 
@@ -96,7 +99,8 @@ def verdict(target: Path, reference: dict[str, Path], broken: int) -> str:
     return f"{'equal' if equal else 'DIFFERENT'}, {'once' if once else 'NOT ONCE'}, {failed} of {broken} reported"
 
 
-def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2), kills: bool = True) -> None:
+def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2), kills: bool = True,
+         side: int = SIDE, flags: str = "") -> None:  # fmt: skip
     """Print the table.
 
     Args:
@@ -104,28 +108,30 @@ def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2
         broken: the share of them that is cut off.
         workers: how many processes; several numbers.
         kills: whether Ray's job is killed and started again, too.
+        side: of the slices, in pixels.
+        flags: of `meddenoise denoise` and `archive` alike, with an equals sign: "--flags=--noise gaussian".
     """
     counts = [workers] if isinstance(workers, int) else list(workers)
     with tempfile.TemporaryDirectory() as folder:
         scratch, source = Path(folder), Path(folder, "in")
         source.mkdir()
-        write_series(source, slices(), count)
+        write_series(source, slices(side), count)
         cut = sorted(source.iterdir())[:: max(1, round(1 / broken))] if broken else []
         for path in cut:
             os.truncate(path, path.stat().st_size // 2)
         good = count - len(cut)
-        print(f"{count} slices of {SIDE} x {SIDE}, {len(cut)} broken; {platform.machine()}, {os.cpu_count()} cores")
+        print(f"{count} slices of {side} x {side}, {len(cut)} broken; {platform.machine()}, {os.cpu_count()} cores")
         print("| job | processes | all [s] | a second, once running | overhead | results |")
         print("|---|---|---|---|---|---|")
         reference: dict[str, Path] = {}
         for number in counts:
-            target, seconds, loop = plain(source, scratch, number, good)
+            target, seconds, loop = plain(source, scratch, number, good, flags.split())
             reference = reference or {path.name: path for path in results(target)}
             print(f"| denoise | {number} | {seconds:.1f} | {loop:.2f} | | {len(results(target))} |", flush=True)
             for engine in ("local", "ray") if number == 1 else ("ray",):
                 target = scratch / f"{engine}{number}"
                 words = [*VERB, "archive", str(source), str(target), "--device", "cpu", "--engine", engine]
-                words += ["--workers", str(number)]
+                words += ["--workers", str(number), *flags.split()]
                 seconds, rate = run([words], target, good)
                 told = verdict(target, reference, len(cut))
                 print(
@@ -134,7 +140,7 @@ def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2
         if kills:
             target = scratch / "killed"
             words = [*VERB, "archive", str(source), str(target), "--device", "cpu", "--engine", "ray"]
-            words += ["--workers", str(counts[-1])]
+            words += ["--workers", str(counts[-1]), *flags.split()]
             before, _ = run([words], target, good, killer(good))
             seconds, _ = run([words], target, good)
             told = verdict(target, reference, len(cut))

@@ -25,7 +25,7 @@ import numpy as np
 SIDE, SIGMA, PICTURES = 512, 15.0, 16
 
 
-def slices() -> list[Any]:
+def slices(side: int = SIDE) -> list[Any]:
     """Different pictures in HU, int16."""
     import torch
 
@@ -34,7 +34,7 @@ def slices() -> list[Any]:
 
     found = []
     for number in range(PICTURES):
-        clean = torch.from_numpy(np.float32(synthetic_image(SIDE, number))) * 2500 - 1000
+        clean = torch.from_numpy(np.float32(synthetic_image(side, number))) * 2500 - 1000
         noisy = CorrelatedGaussianNoise(SIGMA, fwhm=1.5, ramp=1.0).apply(clean, number).numpy()
         found.append(np.rint(noisy).astype(np.int16))
     return found
@@ -46,7 +46,7 @@ def write_series(folder: Path, pictures: list[Any], count: int) -> None:
 
     dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
     first, (x, y, z) = dataset.SOPInstanceUID, dataset.ImagePositionPatient
-    dataset.Rows = dataset.Columns = SIDE
+    dataset.Rows, dataset.Columns = pictures[0].shape
     del dataset.DataSetTrailingPadding
     for number in range(count):
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{first}.{number}"

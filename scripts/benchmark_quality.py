@@ -34,8 +34,9 @@ TRUE_SIGMA = "bm3d (true sigma)"
 def windows_of(items: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
     """The windows (256, 256), float32 on [0, 1], of at most `count` items, evenly spread, with their patients."""
     from meddenoise_monai.datasets import evenly
+    from meddenoise_monai.images import TISSUE_THRESHOLD
     from meddenoise_monai.noise import image_seed
-    from meddenoise_monai.transforms import TISSUE_THRESHOLD, ReadImaged, ScaleToUnitd
+    from meddenoise_monai.transforms import ReadImaged, ScaleToUnitd
 
     found = []
     for item in items:

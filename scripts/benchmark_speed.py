@@ -104,11 +104,14 @@ def print_memory(name: str, size: int, weights: str, bits: int) -> None:
 
 
 def ceilings(device: str) -> tuple[float, float]:
-    """Multiply-adds and bytes a second that a bf16 matrix product and a copy reach."""
+    """Multiply-adds and bytes a second that a matrix product in the network's precision and a copy reach."""
     import torch
 
+    from meddenoise_monai.inferers import automatic_precision
+
+    precision = torch.bfloat16 if automatic_precision(torch.device(device)) == "bf16" else torch.float32
     side = 8192 if device == "cuda" else 2048
-    left = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    left = torch.randn(side, side, device=device, dtype=precision)
     large = torch.empty(2**29 if device == "cuda" else 2**27, dtype=torch.uint8, device=device)
 
     def fastest(work: Callable[[], Any]) -> float:

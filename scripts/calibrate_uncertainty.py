@@ -77,8 +77,9 @@ def drawn_cases(films: Sequence[Mapping[str, Any]], seed: int = 0) -> Iterator[t
     """Patient, clean window, noisy window: of each film some windows, of each window some strengths of the noise."""
     import torch
 
+    from meddenoise_monai.images import TISSUE_THRESHOLD
     from meddenoise_monai.noise import GaussianNoise, image_seed
-    from meddenoise_monai.transforms import TISSUE_THRESHOLD, ReadImaged, ScaleToUnitd
+    from meddenoise_monai.transforms import ReadImaged, ScaleToUnitd
 
     for film in films:
         image = ScaleToUnitd("image")(ReadImaged("image")(dict(film)))["image"]

@@ -1,10 +1,10 @@
 """What earns its place in the released weights' recipe: variants of `release.json`, trained for the same time.
 
-Each variant is trained by `train_release.py` with its overrides for the same minutes on the same number of threads,
-then scored blind on validation windows (mini-MIAS' validation women and the validation samples that ship in packages;
-neither test women nor X-rays are looked at) at σ = 15, 25 and 50 of 255. Speed is that of inference on one image of 1
-megapixel, variants in turn. Done variants are skipped, and one that another process trains is left to it, so that it
-can be started once for each core (OMP_NUM_THREADS=1).
+Each variant is trained by `train_release.py` with its overrides for the same minutes of processor time on one thread,
+with a tenth of its steps for the warm-up, then scored blind on validation windows (mini-MIAS' validation women and the
+validation samples that ship in packages; neither test women nor X-rays are looked at) at σ = 15, 25 and 50 of 255.
+Speed is that of inference on one image of 1 megapixel, variants in turn. Done variants are skipped, and one that
+another process trains is left to it, so that it can be started once for each core (OMP_NUM_THREADS=1).
 
     python scripts/compare_recipes.py --mini_mias DIR --output OUT [--minutes 10] [--only "['reference']"]
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
@@ -28,7 +29,8 @@ sys.path.insert(0, str(HERE))
 from peers import OURS, PEERS  # noqa: E402
 
 SIGMAS = (15, 25, 50)  # of 255
-STEPS = 100  # of an epoch
+STEPS = 20  # of an epoch
+OVERHEAD = 1.15  # a step with its data, noise, optimiser and average, to forward and backward alone
 
 
 def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]:
@@ -66,21 +68,42 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def train(variant: str, mini_mias: str, folder: Path, minutes: float) -> None:
     """Train one variant in a process of its own, for the steps that fill the time: its schedule has to end with it."""
     overrides = {"baselines": ["gaussian"], **VARIANTS[variant]}
+    steps = 60 * minutes / (OVERHEAD * step_seconds(overrides))
+    epochs = max(1, round(steps / STEPS))
+    overrides |= {"max_epochs": epochs, "steps_per_epoch": STEPS, "val_interval": epochs}
+    overrides |= {"warmup_steps": epochs * STEPS // 10}  # release.json's would outlast the slower networks' training
+    command = [sys.executable, str(HERE / "train_release.py"), "--mini_mias", mini_mias, "--output", str(folder)]
+    command += ["--images", str(folder.parent / "images")]
+    command += [word for name, value in overrides.items() for word in (f"--{name}", repr(value))]
+    before = children_seconds()
+    with (folder / "log.txt").open("a") as log:
+        subprocess.run(command, stdout=log, stderr=log, check=True)
+    (folder / "seconds.json").write_text(json.dumps(children_seconds() - before))
 
-    def run(target: Path, **more: Any) -> dict[str, Any]:
-        words = [word for name, value in {**overrides, **more}.items() for word in (f"--{name}", repr(value))]
-        command = [sys.executable, str(HERE / "train_release.py"), "--mini_mias", mini_mias, "--output", str(target)]
-        command += ["--images", str(folder.parent / "images")]
-        target.mkdir(parents=True, exist_ok=True)
-        with (target / "log.txt").open("a") as log:
-            subprocess.run([*command, *words], stdout=log, stderr=log, check=True)
-        record: dict[str, Any] = json.loads((target / "release.json").read_text())
-        return record
 
-    timing = run(folder / "timing", max_epochs=2, steps_per_epoch=50, val_interval=100)
-    pace = timing["curve"]["train/steps_per_second"]["2"]  # the first epoch warms up
-    epochs = max(1, round(60 * minutes * pace / STEPS))
-    run(folder, max_epochs=epochs, steps_per_epoch=STEPS, val_interval=epochs)
+def children_seconds() -> float:
+    """Processor time of all processes that this one has started and waited for."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+def step_seconds(overrides: Mapping[str, Any], tries: int = 4) -> float:
+    """Processor time of a step's forward and backward: other work on the machine does not change it much."""
+    import torch
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(HERE.parent / "bundle" / "configs" / name) for name in ("train.json", "release.json")])
+    parser.update(dict(overrides))
+    network = parser.get_parsed_content("network_def").to(memory_format=torch.channels_last)
+    loss, batch, side = (parser.get_parsed_content(name) for name in ("loss", "batch_size", "patch_size"))
+    image = torch.rand(batch, 1, side, side)
+    times = []
+    for _ in range(tries):
+        started = time.process_time()
+        loss(network(image), 0.9 * image).backward()
+        times.append(time.process_time() - started)
+    return min(times)
 
 
 def windows(mini_mias: Path) -> dict[str, list[dict[str, Any]]]:
@@ -164,7 +187,7 @@ def measured(output: Path, mini_mias: Path) -> dict[str, dict[str, float]]:
         rows[variant] = {
             "parameters [M]": sum(weight.numel() for weight in networks[variant].parameters()) / 1e6,
             "kMAC/pixel": multiplications(networks[variant]),
-            "minutes": record["minutes"],
+            "minutes": json.loads((folder / "seconds.json").read_text()) / 60,
             "steps": record["epochs"] * STEPS,
             **json.loads(scores.read_text()),
         }
@@ -215,7 +238,7 @@ def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ..
     Args:
         mini_mias: folder of mini-MIAS films.
         output: a folder for each variant goes there.
-        minutes: of training, for each.
+        minutes: of training, for each: processor time.
         only: these variants; by default all.
         figure: a PNG to draw, of quality against cost.
     """
@@ -233,7 +256,9 @@ def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ..
                 print(f"--- {variant}", file=sys.stderr, flush=True)
                 train(variant, mini_mias, folder, minutes)
     rows = measured(Path(output), Path(mini_mias))
-    print(f"{table(rows)}\n\n{torch.get_num_threads()} thread(s); PSNR in dB on validation windows, blind; σ of 255.")
+    print(table(rows))
+    threads = torch.get_num_threads()
+    print(f"\n{threads} thread(s); minutes of processor time; PSNR in dB on validation windows, blind; σ of 255.")
     if figure:
         draw(rows, Path(figure))
 

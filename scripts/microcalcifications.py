@@ -54,7 +54,7 @@ def response(image: Image) -> Image:
 
 def spots_of(clean: Image) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Places of the spots, the brightest first, and of the background."""
-    from meddenoise_monai.transforms import TISSUE_THRESHOLD
+    from meddenoise_monai.images import TISSUE_THRESHOLD
 
     answer = response(clean)
     robust = 1.4826 * np.median(np.abs(answer - np.median(answer)))

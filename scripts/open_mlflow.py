@@ -9,46 +9,31 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 STORE = Path(__file__).resolve().parent.parent / "bundle" / "eval"
 
 
-def main(tracking_uri: str = "", port: int = 5000) -> None:
-    """Start the UI on this machine's loopback, and say where it is.
+def open_mlflow(*, tracking_uri: str | None = None, port: int = 5000) -> None:
+    """Start the MLflow UI on this machine's loopback, and say where it is; ends when the UI is closed.
 
-    Parameters
-    ----------
-    tracking_uri
-        Of the store; the environment variable MLFLOW_TRACKING_URI beats it. By default ``bundle/eval/mlflow.db``. A
-        server has a UI already: its address is printed.
-    port
-        Of the UI.
+    usage: python scripts/open_mlflow.py [flags]
+
+    flags:
+      --tracking_uri URI    of the store; the environment variable MLFLOW_TRACKING_URI beats it. By default
+                            bundle/eval/mlflow.db. A server has a UI already: its address is printed
+      --port NUMBER         of the UI, from 1 to 65535; 5000 by default
     """
-    from meddenoise_monai.errors import MeddenoiseError
-
-    try:
-        serve(tracking_uri, port)
-    except MeddenoiseError as error:
-        raise SystemExit(f"error: {error}") from None
-
-
-def serve(tracking_uri: str, port: int) -> None:
-    """The job of `main`; returns when the UI is closed.
-
-    Raises
-    ------
-    InputError
-        If there is no store yet.
-    UsageError
-        If the tracking URI is a folder, or the port is taken.
-    """
+    from meddenoise_monai.command_line import say
     from meddenoise_monai.errors import InputError, UsageError
     from meddenoise_monai.tracking.addresses import artifact_location, public, resolve_uri, sqlite_path
 
-    uri = resolve_uri(tracking_uri or None, STORE)
+    if not 1 <= port <= 65535:
+        raise UsageError(f"--port must lie in 1 to 65535, got {port}", "for example --port 5010")
+    uri = resolve_uri(tracking_uri, STORE)
     if uri.startswith("http"):
-        print(pages(public(uri).rstrip("/")), flush=True)
+        say(pages(public(uri).rstrip("/")))
         return
     database = sqlite_path(uri)
     if database is not None and not database.is_file():
@@ -58,8 +43,9 @@ def serve(tracking_uri: str, port: int) -> None:
         )
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UsageError(f"the port {port} is taken, by another UI perhaps", f"give another: --port {port + 1}")
-    print(f"the store: {public(uri)}\n{pages(f'http://127.0.0.1:{port}')}\nCtrl-C closes it", flush=True)
+            other = port + 1 if port < 65535 else port - 1
+            raise UsageError(f"the port {port} is taken, by another UI perhaps", f"give another: --port {other}")
+    say(f"the store: {public(uri)}\n{pages(f'http://127.0.0.1:{port}')}\nCtrl-C closes it")
     # An address may hold a password, which no list of processes shall show.
     surroundings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     surroundings.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -83,7 +69,12 @@ def pages(address: str) -> str:
     )
 
 
-if __name__ == "__main__":
-    import fire
+def main(argv: Sequence[str]) -> int:
+    """Do what the words ask for; the exit code is that of the command line."""
+    from meddenoise_monai.command_line import execute_alone
 
-    fire.Fire(main)
+    return execute_alone(open_mlflow, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -13,22 +13,20 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _meta_tensors_as_they_were() -> Iterator[None]:
-    """The bundle's configurations switch MONAI's metadata off for the whole process; no later test shall notice."""
+def _meta_tensors_are_tracked() -> Iterator[None]:
+    """The bundle's configurations switch MONAI's metadata off for the whole process; no later test shall notice.
 
-    def tracked() -> bool | None:
-        module = sys.modules.get("monai.data")
-        return module.get_track_meta() if module else None  # importing it here would cost every session ten seconds
-
-    before = tracked()
+    What it was before is not looked at: a fixture of a whole module may have changed it already.
+    """
     yield
-    if tracked() is not None:
-        sys.modules["monai.data"].set_track_meta(True if before is None else before)
+    if "monai.data" in sys.modules:  # importing it here would cost every session ten seconds
+        sys.modules["monai.data"].set_track_meta(True)
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +81,18 @@ def file_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
         yield f"http://127.0.0.1:{running.server_port}", folder
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folders that cannot be listed; nothing is locked for those who run tests as root."""
+    names: list[str] = []
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if not isinstance(path, int) and os.fspath(path) in names:
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    return names

@@ -49,7 +49,10 @@ def protocol(results: dict[str, Any]) -> dict[str, Any]:
         },
         "tuned": {
             "films, gaussian 15/255": {
-                "gaussian": {"parameters": {"std": 1.0}, "psnr": 30.0, "default_psnr": 29.0, "on_grid_edge": []}
+                "gaussian": {
+                    "images": 4, "side": 96, "parameters": {"std": 1.0}, "psnr": 30.0, "default_psnr": 29.0,
+                    "on_grid_edge": [],
+                },
             }
         },
     }  # fmt: skip
@@ -61,7 +64,7 @@ def small_study() -> tuple[dict[str, Any], list[Outcome]]:
     scenes = [scene(number) for number in range(3)]
     marked = [scene(number, annotations=(Annotation(60.0, 70.0, 9.0, "mass"),)) for number in (3, 4)]
     plan = Plan(scenes, marked, CONDITIONS, {("films", each): METHODS for each in CONDITIONS}, 0, 2)
-    with mock.patch.object(study, "OBSERVED", 8), mock.patch.object(study, "PHANTOM_DRAWS", 2):
+    with mock.patch.multiple(study, OBSERVED=8, FIELDS=10, PHANTOM_DRAWS=2):
         tasks = study.plan_tasks(plan)
         with tempfile.TemporaryDirectory() as cache:
             outcomes = study.carry_out(tasks, Path(cache))

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import signal
+import socket
+import sys
 import tempfile
 import threading
+import time
 import types
 from collections import Counter
 from collections.abc import Iterator
@@ -13,12 +18,14 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pyarrow
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from meddenoise_monai import archiving, records, stages
+from meddenoise_monai import archiving, ray_engine, records, stages
 from meddenoise_monai.archiving import ArchiveSummary, archive_files
 from meddenoise_monai.denoising import DenoisedImage, FileJob, ReadImage
 from meddenoise_monai.errors import InputError, UnsuitableError, UsageError
@@ -26,6 +33,7 @@ from meddenoise_monai.images import ImageData, IntensityScale
 from meddenoise_monai.records import RECORDS, Record, Records
 from meddenoise_monai.stages import Item, Order, target_name
 from meddenoise_monai.trees import Tree
+from meddenoise_monai.whole_files import TEMPORARY
 
 
 class Killed(BaseException):
@@ -103,7 +111,7 @@ def write_tree(folder: Path, names: list[str]) -> Path:
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(f"{name} {number}".encode())
+        path.write_bytes(f"{name} {number}".encode("utf-8", "replace"))
     return folder
 
 
@@ -153,12 +161,11 @@ def test_what_is_done_is_not_done_again_but_what_failed_is(tmp_path: Path, work:
     (source / "5.png").write_bytes(b"colour")
     archive_files(source, tmp_path / "out")
     again = archive_files(source, tmp_path / "out")
-    assert again == ArchiveSummary(unchanged=4, failed=1)
+    assert again == ArchiveSummary(unchanged=3, failed=1, unsuitable=1)
     (source / "4.png").write_bytes(b"mended")
     (source / "1.png").write_bytes(b"other than before")
     (tmp_path / "out" / "2.png").unlink()
-    (tmp_path / "out" / "3.png").write_bytes(b"cut")
-    assert archive_files(source, tmp_path / "out") == ArchiveSummary(written=4, unchanged=1)
+    assert archive_files(source, tmp_path / "out") == ArchiveSummary(written=3, unchanged=1, unsuitable=1)
     assert results(tmp_path / "out") == {f"{n}.png": (source / f"{n}.png").read_bytes()[::-1] for n in (1, 2, 3, 4)}
     assert sorted(row["source"] for row in rows(tmp_path / "out")) == [f"{n}.png" for n in (1, 2, 3, 4, 5)]
 
@@ -192,15 +199,121 @@ def test_two_sources_of_one_target_are_refused(tmp_path: Path, work: FakeWork) -
         archive_files(source, tmp_path / "out")
 
 
-@pytest.mark.parametrize("target", ["in", "in/out"])
-def test_a_target_inside_the_source_is_refused(tmp_path: Path, work: FakeWork, target: str) -> None:
-    write_tree(tmp_path / "in", ["1.png"])
-    with pytest.raises(UsageError, match="inside the source"):
-        archive_files(tmp_path / "in", tmp_path / target)
+@pytest.mark.parametrize("known", [True, False])
+def test_what_took_the_place_of_a_result_stays(tmp_path: Path, work: FakeWork, known: bool) -> None:
+    source = write_tree(tmp_path / "in", ["1.png", "2.png"])
+    archive_files(source, tmp_path / "out")
+    (tmp_path / "out" / "1.png").write_bytes(b"notes of mine")
+    if known:  # the source is another, too
+        (source / "1.png").write_bytes(b"other than before")
+    assert archive_files(source, tmp_path / "out") == ArchiveSummary(failed=1, unchanged=1)
+    assert results(tmp_path / "out")["1.png"] == b"notes of mine"
+    assert archive_files(source, tmp_path / "out", overwrite=True) == ArchiveSummary(written=1, unchanged=1)
+
+
+PLACES = ["{0}/in", "{0}/in/out", "local://{0}/in", "file:{0}/in/out", "{0}/link", "{0}/link/out", "{0}"]
+
+
+@pytest.mark.parametrize("target", PLACES)
+@pytest.mark.parametrize("source", ["in", "link"])
+def test_a_target_inside_the_source_is_refused(tmp_path: Path, work: FakeWork, source: str, target: str) -> None:
+    write_tree(tmp_path / "in", ["in/1.png"])  # so that it could be the result of in/in/1.png
+    (tmp_path / "link").symlink_to("in")
+    before = results(tmp_path / "in")
+    with pytest.raises(UsageError, match=r"inside the (source|target)"):
+        archive_files(tmp_path / source, target.format(tmp_path), overwrite=True)
+    assert results(tmp_path / "in") == before
+    assert not (tmp_path / RECORDS).exists()
+
+
+def test_a_link_in_the_target_that_leads_back_is_refused(tmp_path: Path, work: FakeWork) -> None:
+    source = write_tree(tmp_path / "in", ["a/1.png", "b/2.png"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").symlink_to(source / "a")
+    before = results(source)
+    with pytest.raises(UsageError, match="out/a lies inside the source"):
+        archive_files(source, tmp_path / "out", overwrite=True)
+    assert results(source) == before
+
+
+def test_files_of_others_are_not_taken_for_unfinished_ones(tmp_path: Path, work: FakeWork) -> None:
+    source = write_tree(tmp_path / "in", ["1.png"])
+    mine = write_tree(tmp_path / "out", [".tmp-scan.png", ".git/.tmp-meddenoise-x", ".tmp-mine/notes"])
+    (mine / f"{TEMPORARY}half.png").touch()
+    (mine / f"{TEMPORARY}folder").mkdir()
+    assert archive_files(source, mine) == ArchiveSummary(written=1)
+    assert set(results(mine)) == {".tmp-scan.png", ".git/.tmp-meddenoise-x", ".tmp-mine/notes", "1.png"}
+
+
+def test_folders_that_cannot_be_listed_are_told_of(tmp_path: Path, work: FakeWork, locked: list[str]) -> None:
+    source = write_tree(tmp_path / "in", ["1.png", "a/locked/2.png"])
+    locked.append(str(source / "a" / "locked"))
+    assert archive_files(source, tmp_path / "out") == ArchiveSummary(written=1, failed=1)
+    (failed,) = [row for row in rows(tmp_path / "out") if row["status"] == "failed"]
+    assert (failed["source"], failed["reason"]) == ("a/locked/", "cannot list a/locked/")
+    locked.append(str(source))
+    with pytest.raises(InputError, match=f"cannot read {source}: Permission denied"):
+        archive_files(source, tmp_path / "out")
+
+
+def test_a_target_that_cannot_be_listed_is_refused(
+    tmp_path: Path, work: FakeWork, locked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_tree(tmp_path / "in", ["a/1.png"])
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    locked.append(str(tmp_path / "out" / "a"))
+    with pytest.raises(InputError, match="Permission denied"):
+        archive_files(source, tmp_path / "out")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Access Denied")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.ls", refuse)
+    with pytest.raises(InputError, match="Access Denied"):
+        archive_files(source, "memory://archive-unlisted")
+    assert not work.written
+
+
+def test_pipes_and_loops_of_links_fail_alone(tmp_path: Path, work: FakeWork) -> None:
+    source = write_tree(tmp_path / "in", ["1.png"])
+    os.mkfifo(source / "pipe.png")
+    os.mkfifo(source / "pipe")
+    (source / "loop.png").symlink_to("loop.png")
+    (source / "nowhere.png").symlink_to("nothing.png")
+    assert archive_files(source, tmp_path / "out") == ArchiveSummary(written=1, failed=2, ignored=1)
+    found = {row["source"]: row["reason"] for row in rows(tmp_path / "out") if row["status"] == "failed"}
+    assert set(found.values()) == {f"cannot read {name}: it is no regular file" for name in ("pipe.png", "loop.png")}
+
+
+@pytest.mark.parametrize("name", ["out", f"out/{RECORDS}"])
+def test_a_target_that_takes_nothing_is_found_before_the_work(tmp_path: Path, work: FakeWork, name: str) -> None:
+    source = write_tree(tmp_path / "in", ["1.png"])
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"a file")
+    with pytest.raises(InputError):
+        archive_files(source, tmp_path / "out")
+    assert not work.written
+    assert (tmp_path / name).read_bytes() == b"a file"
+
+
+def test_names_that_are_no_unicode_are_done_once(tmp_path: Path, work: FakeWork) -> None:
+    source = write_tree(tmp_path / "in", ["a\udcff\udcfe.png"])
+    assert archive_files(source, tmp_path / "out") == ArchiveSummary(written=1)
+    assert archive_files(source, tmp_path / "out") == ArchiveSummary(unchanged=1)
+    (source / "a\udcff\udcfe.png").write_bytes(b"other than before")
+    assert archive_files(source, tmp_path / "out") == ArchiveSummary(written=1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "nonsense"])
+def test_ray_is_not_started_for_a_device_that_is_not_there(tmp_path: Path, device: str) -> None:
+    source = write_tree(tmp_path / "in", ["1.png"])
+    with pytest.raises(UsageError, match=f"cannot use the device '{device}'"):
+        archive_files(source, tmp_path / "out", engine="ray", device=device)
 
 
 def test_wrong_parameters_are_usage_errors(tmp_path: Path) -> None:
-    for options in ({"engine": "spark"}, {"workers": 0, "engine": "ray"}, {"workers": 2}):
+    for options in ({"engine": "spark"}, {"workers": 0, "engine": "ray"}, {"workers": 2}, {"address": "auto"}):
         with pytest.raises(UsageError):
             archive_files(tmp_path, tmp_path / "out", **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="nonsense"):
@@ -210,6 +323,10 @@ def test_wrong_parameters_are_usage_errors(tmp_path: Path) -> None:
 def test_no_source_and_no_files_are_errors(tmp_path: Path, work: FakeWork) -> None:
     with pytest.raises(InputError, match="no such folder"):
         archive_files(tmp_path / "missing", tmp_path / "out")
+    (tmp_path / "file.png").touch()
+    with pytest.raises(InputError, match="no such folder") as caught:
+        archive_files(tmp_path / "file.png", tmp_path / "out")
+    assert "meddenoise denoise" in caught.value.hint
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images"):
         archive_files(tmp_path / "empty", tmp_path / "out")
@@ -245,11 +362,11 @@ def test_after_crashes_anywhere_nothing_is_lost_and_nothing_twice(count: int, ki
                     archive_files(source, target)
                 except Killed:
                     target.mkdir(exist_ok=True)
-                    (target / ".tmp-half.png").touch()
+                    (target / f"{TEMPORARY}half.png").touch()
             again = {name for name, times in fake.written.items() if times > before[name]}
             assert not again & settled  # what has a record is not done again
             for name, content in results(target).items():
-                assert name == ".tmp-half.png" or content == (source / name).read_bytes()[::-1]
+                assert name == f"{TEMPORARY}half.png" or content == (source / name).read_bytes()[::-1]
         fake.kill_at = -1
         with fake.in_place(each):
             summary = archive_files(source, target)
@@ -284,6 +401,23 @@ def test_records_of_something_else_are_refused(tmp_path: Path) -> None:
         Records(Tree(tmp_path)).latest()
 
 
+@pytest.mark.parametrize("values", [[None], [1]])
+def test_records_of_other_kinds_of_values_are_refused(tmp_path: Path, values: list[Any]) -> None:
+    columns = {field.name: values for field in dataclasses.fields(Record)}
+    (tmp_path / RECORDS).mkdir()
+    parquet.write_table(pyarrow.table(columns), tmp_path / RECORDS / "part-1.parquet")
+    with pytest.raises(InputError, match=r"the values of source are none of the kind"):
+        Records(Tree(tmp_path)).latest()
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, work: FakeWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_tree(tmp_path / "in", ["1.png"])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match="needs pyarrow"):
+        archive_files(source, tmp_path / "out")
+    assert not work.written
+
+
 def test_names_that_are_no_unicode_are_recorded(tmp_path: Path) -> None:
     kept = Records(Tree(tmp_path))
     kept.add(record("a\udcff.png"))
@@ -313,6 +447,15 @@ def test_a_tree_lists_reads_and_writes(tmp_path: Path, place: str) -> None:
         tree.read("2.dcm")
 
 
+@pytest.mark.parametrize("place", ["{}", "memory://archive-content{}"])
+def test_what_is_wrong_with_a_file_is_no_problem_of_the_store(tmp_path: Path, place: str) -> None:
+    tree = Tree(place.format(tmp_path))
+    (tmp_path / "scratch").write_bytes(b"content")
+    tree.put(tmp_path / "scratch", "1.dcm")
+    with pytest.raises(ZeroDivisionError), tree.as_file("1.dcm"):
+        raise ZeroDivisionError
+
+
 def test_a_header_elsewhere_comes_with_its_pixels(tmp_path: Path) -> None:
     tree = Tree("memory://companions")
     (tmp_path / "x").write_bytes(b"pixels")
@@ -333,3 +476,37 @@ def test_what_is_no_image_is_known_by_its_content(tmp_path: Path, work: FakeWork
     (tmp_path / "notes").write_bytes(b"DICM")
     order = Order(Tree(tmp_path), Tree(tmp_path / "out"), FileJob(), None, None, "f", "d")
     assert [order.decode(Item(name)).status for name in ("IM0001", "notes")] == ["done", "ignored"]
+
+
+def test_sigterm_ends_a_job_on_ray_as_ctrl_c_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def told_to_end() -> None:
+        with ray_engine._ended_by_sigterm():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        told_to_end()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_cluster_that_nobody_answers_for_is_a_usage_error() -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    started = time.monotonic()
+    for address in (f"127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(UsageError, match=f"no Ray cluster at {address}"):
+            ray_engine._join(address, {})
+    assert time.monotonic() - started < 20
+
+
+def test_closed_streams_do_not_matter_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: int) -> int:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "dup", closed)
+    with ray_engine._streams_shut():
+        pass

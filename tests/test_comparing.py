@@ -14,10 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from meddenoise_monai import comparing
 from meddenoise_monai.comparing import Comparison, compare
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.evaluation import summary
+from meddenoise_monai.identity import image_digests
 from meddenoise_monai.synthetic import power_law
+from tests.samples import write_patients
 from tests.small_networks import trained
 
 METHODS = ["gaussian", "median", "dae"]
@@ -82,7 +85,7 @@ def test_every_part_of_the_results_is_there(done: Comparison) -> None:
     ]
     films = results["conditions"][0]
     assert {v["other"] for v in films["verdicts"]} == {"noisy", "gaussian", "median"}
-    assert {v["word"] for v in films["verdicts"]} == {"no difference shown"}  # two patients show nothing
+    assert {v["word"] for v in films["verdicts"]} == {"too few patients"}  # two show nothing
     for method in ("noisy", *METHODS):
         split = films["repeats"]["methods"][method]
         assert split["mse"] == pytest.approx(split["bias2"] + split["variance"])
@@ -123,7 +126,7 @@ def test_names_of_patients_and_files_stay_in_one_file(done: Comparison) -> None:
         metrics = {key for (key,) in database.execute("select key from metrics").fetchall()}
     assert name == "films (4), plates (1): gaussian"
     assert params["levels"] == "(10, 20)"
-    assert {"dae/psnr", "noisy/ssim"} <= metrics
+    assert {"dae/psnr", "noisy/ssim", "dae/annotated_contrast_kept", "dae/inserted_contrast_kept"} <= metrics
     logged = {path.name for path in (done.folder / "mlruns").rglob("*") if path.is_file()}
     assert {"protocol.json", "results.json", "comparison.json", "table.md"} <= logged
 
@@ -157,6 +160,64 @@ def test_a_protocol_refuses_other_data_and_weights(
         with pytest.raises(InputError, match="no protocol"):
             compare(folder, tmp_path / "o", protocol=tmp_path / "no.json")
     assert not (tmp_path / "o").exists()
+
+
+SETTINGS: dict[str, Any] = {
+    "methods": ["noisy", "median"], "noise": "gaussian", "levels": [15], "realisations": 1, "images": 0, "window": 128,
+    "tissue": None, "repeats": False, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("tissue", "abc"),
+        ("tissue", float("nan")),
+        ("tissue", 2),
+        ("tissue", True),
+        ("noise", [["a"]]),
+        ("noise", 5),
+        ("noise", None),
+        ("noise", []),
+        ("levels", None),
+        ("levels", [10**400]),
+        ("levels", [True]),
+        ("levels", float("inf")),
+        ("methods", 5),
+        ("methods", "median"),
+        ("methods", [5]),
+        ("methods", ["dae=/etc/passwd"]),
+        ("realisations", "5"),
+        ("images", 1.5),
+        ("window", None),
+        ("window", 10**400),
+        ("repeats", 1),
+        ("seed", [0]),
+        ("output", "elsewhere"),
+        ("mod\nel", "/etc/passwd"),
+    ],
+)
+def test_a_setting_of_a_protocol_that_is_wrong_is_named(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "protocol.json"
+    path.write_text(json.dumps({"settings": SETTINGS}))
+    assert comparing._read_protocol(path) == {"settings": SETTINGS}
+    path.write_text(json.dumps({"protocol": {"settings": {**SETTINGS, key: value}}}))
+    with pytest.raises(InputError, match="is no protocol") as caught:
+        comparing._read_protocol(path)
+    assert repr(key) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert len(caught.value.message) < 250 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 200_000, '"abc"', "5", '{"protocol": []}', '{"protocol": {"settings": []}}', '{"settings": {"seed": 0}}'],
+)
+def test_what_is_no_protocol_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "protocol.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is no protocol of a comparison"):
+        comparing._read_protocol(path)
 
 
 @pytest.mark.parametrize(
@@ -226,3 +287,59 @@ def test_the_summary_says_better_where_all_patients_agree() -> None:
     assert words == {"psnr": "better", "ssim": "no difference shown"}
     assert condition["methods"]["dae"]["ms_ssim"] is None
     assert condition["methods"]["dae"]["psnr"]["mean"] == pytest.approx(30.5, abs=0.2)
+
+
+@pytest.mark.parametrize("case", ["figures", "datalist"])
+def test_results_never_overwrite_what_is_compared(case: str, tmp_path: Path) -> None:
+    data = write_patients(tmp_path / "figures", 3)
+    if case == "datalist":
+        images = sorted(data.rglob("*.png"))
+        data = tmp_path / "results.json"
+        data.write_text(json.dumps({"test": [{"image": str(path), "patient": path.stem} for path in images]}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(UsageError, match="would be overwritten or removed"):
+        compare(data, tmp_path, methods="median")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_negative_seed_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--seed -5"):
+        compare(write_patients(tmp_path / "in", 2), tmp_path / "out", methods="median", seed=-5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_for_the_networks_of_a_protocol_are_given_anew() -> None:
+    assert comparing._with_files(["gaussian", "b", "dae"], "b=other.pt") == ["gaussian", "b=other.pt", "dae"]
+    assert comparing._with_files(["gaussian", "dae"], None) == ["gaussian", "dae"]
+
+
+def test_images_that_the_weights_know_are_named(
+    folder: Path, weights: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = json.loads((folder / "datalist.json").read_text())["test"]
+    digests = image_digests([{"image": folder / item["image"]} for item in test])
+    known = tmp_path / "known.pt"
+    known.write_bytes(Path(weights).read_bytes())
+    known.with_suffix(".json").write_text(json.dumps({"training_images": list(digests)[:2]}))
+    found = run(folder, tmp_path / "out", str(known), levels=10, methods=["dae"], realisations=1)
+    assert found.results["protocol"]["judged_in_training"] == {"dae": 2}
+    assert "2 of 5 test images are among those that" in caplog.text
+    assert "2 judged images are among those that dae was trained on" in (tmp_path / "out/report.html").read_text()
+
+
+def test_cells_of_the_tables_are_no_formulas_and_guessed_patients_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "=1+1"
+    data.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 255, (64, 64), np.uint8)
+        Image.fromarray(noise).save(data / f"-cmd{number}.png")
+    output = tmp_path / "out"
+    compare(data, output, methods="median", levels=25, realisations=1, workers=1)
+    assert "every image is taken for another patient" in caplog.text
+    per_image, files = (
+        list(csv.reader((output / f"{name}.csv").read_text().splitlines())) for name in ("per_image", "case_files")
+    )
+    assert {row[1] for row in per_image[1:]} == {row[1] for row in files[1:]} == {"'=1+1"}
+    assert all(row[2].startswith("'-cmd") for row in files[1:])

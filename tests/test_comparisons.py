@@ -170,8 +170,9 @@ def test_a_verdict_needs_the_test_the_interval_and_one_direction() -> None:
         return verdicts(values, patients or list(range(len(gains))), "ours", {"m": True})[0].word
 
     assert word([1, 2, 3, 4, 5, 6]) == "better"
-    # p = 2 / 2**6 is not below 0.05 / 2: the interval alone does not do.
-    assert word([1, 2, 3, 4, 5, 6], others=2) == "no difference shown"
+    # p = 2 / 2**6 is not below 0.05 / 2: the interval alone does not do, and nothing that six patients show would.
+    assert word([1, 2, 3, 4, 5, 6], others=2) == "too few patients"
+    assert word([1, 2, 3, 4, 5, 6, 7], others=2) == "better"
     # Twenty patients gain, two lose a lot: the ranks are sure, the mean is not.
     mixed = [0.01 * n for n in range(1, 21)] + [-3.0, -4.0]
     assert paired_difference(mixed, [0.0] * 22, range(22)).p_value < 0.05
@@ -180,7 +181,7 @@ def test_a_verdict_needs_the_test_the_interval_and_one_direction() -> None:
     against = [0.01 * n for n in range(1, 21)] + [-1.0] * 90
     found = paired_difference(against, [0.0] * 110, [*range(20)] + [20] * 45 + [21] * 45)
     assert found.rank_biserial > 0 > found.difference
-    assert word([1.0] * 3, patients=[0, 0, 0]) == "no difference shown"
+    assert word([1.0] * 3, patients=[0, 0, 0]) == "too few patients"
 
 
 def test_error_of_an_affine_denoiser_parts_as_theory_says() -> None:

@@ -57,6 +57,12 @@ def test_split_follows_the_fractions() -> None:
     assert halves.count("training") == pytest.approx(1000, abs=100)
 
 
+def test_patients_whose_names_are_no_unicode_are_split_and_the_others_stay() -> None:
+    odd = ["M\udcfcller", "\ud800"]
+    assert set(split_patients([*COHORT, *odd])) == {*COHORT, *odd}
+    assert split_patients([*COHORT, *odd]) | split_patients(COHORT) == split_patients([*COHORT, *odd])
+
+
 @given(st.sets(st.text(max_size=8), min_size=3, max_size=30), st.integers(0, 5))
 def test_no_split_is_empty(patients: set[str], seed: int) -> None:
     split = split_patients(patients, seed)
@@ -196,6 +202,7 @@ A, B = {"image": "a.png"}, {"image": "b.png"}
     [
         ("{", "cannot read the datalist"),
         ("\ufeff{}", "cannot read the datalist"),
+        ("[" * 200_000, "cannot read the datalist .*nested too deeply"),
         ([A], "lists no images"),
         ({}, "lists no images"),
         ({"training": [], "test": []}, "lists no images"),

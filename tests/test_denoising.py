@@ -411,6 +411,7 @@ def test_a_map_of_the_uncertainty_goes_with_each_result(folder: Path, tmp_path: 
         source, half_width = read_image(folder / name), read_image(maps / next(iter(maps_of({name: None}))))
         assert half_width.array.dtype == np.float32
         np.testing.assert_array_equal(half_width.array, denoise.uncertainty(source.array), err_msg=name)
+        assert entries(output)[name]["half_width_coverage"] == 0.9
         assert entries(output)[name]["mean_half_width"] == pytest.approx(half_width.array.mean(), rel=1e-5)
     affines = [nibabel.load(place / "a" / "head.nii.gz").affine for place in (folder, maps)]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(*affines)
@@ -432,6 +433,28 @@ def test_missing_maps_are_made_and_nothing_is_replaced(folder: Path, tmp_path: P
     with pytest.raises(InputError, match=r"film\.png\.tif exists already"):
         denoise_files(folder / "film.png", tmp_path / "one", model=calibrated, uncertainty=maps)
     assert digests(maps) == whole
+
+
+@pytest.mark.parametrize("option", ["uncertainty", "preview"])
+def test_a_folder_of_maps_that_cannot_be_one_is_refused_before_the_work(
+    folder: Path, tmp_path: Path, calibrated: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meddenoise_monai.denoising.load_denoiser", lambda *_: pytest.fail("it begins"))
+    film, result = folder / "film.png", tmp_path / "clean.png"
+    (tmp_path / "notes.txt").write_text("a file")
+    made = tmp_path / "maps" / ("film.png.tif" if option == "uncertainty" else "film.png.png")
+    for source, output, place, said in (
+        (film, result, result, "is the name of an image"),
+        (film, result, film, "is the name of an image"),
+        (folder, tmp_path / "out", tmp_path / "out" / "film.png", "is the name of an image"),
+        (film, result, result / "maps", "would replace an image"),
+        (film, made / "film.png", tmp_path / "maps", "would replace an image"),
+        (film, result, tmp_path / "notes.txt", "is a file, not a folder"),
+        (film, result, tmp_path / "notes.txt" / "maps", "notes.txt is no folder"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            denoise_files(source, output, model=calibrated, **{option: place})
+    assert sorted(path.name for path in tmp_path.iterdir() if path != folder) == ["notes.txt"]
 
 
 def test_a_disk_that_refuses_a_map_leaves_no_half_of_it(
@@ -648,6 +671,21 @@ def test_previews_lie_in_a_tree_of_their_own(folder: Path, tmp_path: Path, model
     assert digests(tmp_path / "one") == {"film.png.png": digests(tmp_path / "seen")["film.png.png"]}
     with pytest.raises(UsageError, match="lies inside the input"):
         denoise_files(folder, tmp_path / "new", model=model, preview=folder / "seen")
+
+
+def test_folders_that_cannot_be_listed_are_told_of(
+    folder: Path, tmp_path: Path, model: Path, locked: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "lost+found").mkdir()
+    locked.append(str(folder / "lost+found"))
+    summary = denoise_files(folder, tmp_path / "out", model=model)
+    reason = f"cannot list {folder / 'lost+found'}: Permission denied"
+    assert (summary.written, summary.skipped) == (len(FORMATS), {str(folder / "lost+found"): reason})
+    assert f"skipped: {reason}" in caplog.messages
+    for strict, places in ((True, "lost+found"), (False, "")):
+        locked.append(str(folder / places).rstrip("/"))
+        with pytest.raises(InputError, match="cannot list"):
+            denoise_files(folder, tmp_path / "other", model=model, strict=strict)
 
 
 def test_an_interrupted_job_goes_on(folder: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

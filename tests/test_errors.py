@@ -42,3 +42,6 @@ def test_files_that_failed_end_in_their_exit_code() -> None:
     with pytest.raises(PartialFailure, match=r"2 file\(s\) failed") as caught:
         fail_in_part(2)
     assert caught.value.exit_code == 3
+    with pytest.raises(PartialFailure, match=r"^1 file\(s\) failed, 3 file\(s\) are whole, but nothing") as caught:
+        fail_in_part(1, unsuitable=3)
+    assert "--lenient" in caught.value.hint

@@ -15,6 +15,7 @@ import meddenoise_monai
 from meddenoise_monai import exporting
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.exporting import BUNDLE_NAME, export_bundle
+from meddenoise_monai.whole_files import TEMPORARY
 from tests.commands.conftest import failure, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,11 +51,22 @@ def test_export_is_the_bundle_and_the_code_unchanged(tmp_path: Path) -> None:
     assert len(code) > 80
     assert {name for name in exported if name.startswith("meddenoise_monai/")} == code
     for name, content in exported.items():
-        assert content == (ROOT / name if name in code else ROOT / "bundle" / name).read_bytes(), name
+        if name != "docs/README.md":  # its links into the repository lead nowhere from here
+            assert content == (ROOT / name if name in code else ROOT / "bundle" / name).read_bytes(), name
     released = re.findall(r"^!bundle/(models/.+)$", (ROOT / ".gitignore").read_text(), re.M)
     assert {name for name in exported if name.startswith("models/")} == set(released)
     assert "models/model.pt" in released
     assert {name.split("/")[0] for name in exported} == {"LICENSE", "configs", "docs", "meddenoise_monai", "models"}
+
+
+def test_links_that_leave_the_bundle_become_words(repository: Path, tmp_path: Path) -> None:
+    card = repository / "bundle" / "docs" / "README.md"
+    card.write_text("# Card\n\nBetter ([by 1 dB](../../docs/evidence.md#fidelity)); [failures](failures.png).\n")
+    export = export_bundle(tmp_path / "zoo").folder
+    assert (export / "docs" / "README.md").read_text() == (
+        "# Card\n\nBetter (by 1 dB (`docs/evidence.md` of the repository)); [failures](failures.png).\n"
+    )
+    assert "evidence.md#fidelity" in card.read_text()
 
 
 def test_archive_holds_the_folder_and_depends_on_the_sources_alone(repository: Path, tmp_path: Path) -> None:
@@ -70,7 +82,7 @@ def test_archive_holds_the_folder_and_depends_on_the_sources_alone(repository: P
         assert names == sorted(names)
         packed = {name.removeprefix(f"{BUNDLE_NAME}/"): archive.read(name) for name in names}
     assert packed == contents(first.folder)
-    (repository / "meddenoise_monai" / "page.html").write_text("<p>data of the package</p>")
+    (repository / "meddenoise_monai" / "page.css").write_text("/* data of the package */")
     assert export_bundle(tmp_path / "third").sha256 != first.sha256
 
 
@@ -86,7 +98,8 @@ def test_outputs_and_caches_are_left_out(repository: Path, tmp_path: Path) -> No
     for name in ("bundle/models/model_best.pt", "bundle/models/checkpoint_last.pt", "bundle/models/model.onnx",
                  "bundle/eval/results.json", "bundle/docs/.hidden", "bundle/configs/notes.txt",
                  "meddenoise_monai/__pycache__/noise.pyc", "meddenoise_monai/.cache/noise.py",
-                 "meddenoise_monai/model.pt"):  # fmt: skip
+                 "meddenoise_monai/model.pt", "meddenoise_monai/PATIENT_Smith.dcm", "bundle/docs/private.txt",
+                 ):  # fmt: skip
         (repository / name).parent.mkdir(exist_ok=True)
         (repository / name).write_bytes(b"left there")
     assert export_bundle(tmp_path / "again").sha256 == before
@@ -96,24 +109,41 @@ def test_nothing_is_overwritten_unless_asked(repository: Path, tmp_path: Path) -
     first = export_bundle(tmp_path)
     with pytest.raises(InputError, match="exists already"):
         export_bundle(tmp_path)
-    (first.folder / "meddenoise_monai" / "gone.py").write_text("# a module of an older version\n")
     (first.folder / "meddenoise_monai" / "__pycache__").mkdir()
     (first.folder / "meddenoise_monai" / "__pycache__" / "gone.pyc").write_bytes(b"cache")
+    (repository / "meddenoise_monai" / "noise" / "__init__.py").unlink()  # a module that the new version lacks
     second = export_bundle(tmp_path, overwrite=True)
-    assert tuple(sorted(contents(second.folder))) == second.files == first.files
+    assert tuple(sorted(contents(second.folder))) == second.files
+    assert set(first.files) - set(second.files) == {"meddenoise_monai/noise/__init__.py"}
     shutil.rmtree(first.folder)
     with pytest.raises(InputError, match=r"\.zip exists already"):
         export_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["models/model_best.pt", "eval/results.json", "notes.txt"])
+@pytest.mark.parametrize(
+    "name",
+    ["models/model_best.pt", "eval/results.json", "notes.txt", "configs/my_site.json", "docs/notes.txt",
+     "meddenoise_monai/patients/000.dcm", "models/model.pt", "configs/train.json"],
+)  # fmt: skip
 def test_overwriting_keeps_what_no_export_wrote(repository: Path, tmp_path: Path, name: str) -> None:
     folder = export_bundle(tmp_path).folder
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("results of a week")
-    with pytest.raises(InputError, match="was not exported, and would be lost"):
+    with pytest.raises(InputError, match="was not exported, or changed since, and would be lost"):
         export_bundle(tmp_path, overwrite=True)
     assert (folder / name).read_text() == "results of a week"
+
+
+def test_a_folder_in_the_archives_place_is_refused_before_anything_is_replaced(
+    repository: Path, tmp_path: Path
+) -> None:
+    first = export_bundle(tmp_path)
+    first.archive.unlink()
+    first.archive.mkdir()
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="is a folder"):
+        export_bundle(tmp_path, overwrite=True)
+    assert contents(tmp_path) == before
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(repository: Path, tmp_path: Path) -> None:
@@ -133,19 +163,21 @@ def test_a_failed_export_leaves_what_was_there(
     output = tmp_path / "zoo"
     with monkeypatch.context() as patch:
         patch.setattr(exporting, "_zip", no_space)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(InputError, match=f"cannot write {output}: No space"):
             export_bundle(output)
     assert list(output.iterdir()) == []
     export_bundle(output)
     before = contents(output)
     monkeypatch.setattr(exporting, "_zip", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match="No space"):
         export_bundle(output, overwrite=True)
     assert contents(output) == before
 
 
+@pytest.mark.parametrize("problem", [PermissionError(13, "Permission denied"), KeyboardInterrupt()])
+@pytest.mark.parametrize("refused", [BUNDLE_NAME, f"{BUNDLE_NAME}_v{meddenoise_monai.__version__}.zip"])
 def test_an_export_that_cannot_take_its_place_gives_it_back(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: BaseException, refused: str
 ) -> None:
     output = tmp_path / "zoo"
     export_bundle(output)
@@ -153,14 +185,15 @@ def test_an_export_that_cannot_take_its_place_gives_it_back(
     rename = Path.rename
 
     def refuse_the_new(path: Path, target: Path) -> Path:
-        if path.parent.name.startswith(".tmp-") and path.name == BUNDLE_NAME:
-            raise PermissionError(13, "Permission denied")
+        if path.parent.name.startswith(TEMPORARY) and path.name == refused:
+            raise problem
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new)
-    with pytest.raises(PermissionError):
+    with pytest.raises((InputError, KeyboardInterrupt)):
         export_bundle(output, overwrite=True)
     assert contents(output) == before
+    assert [path for path in output.iterdir() if path.name.startswith(TEMPORARY)] == []
 
 
 def edit_metadata(repository: Path, **changes: object) -> None:

@@ -487,7 +487,7 @@ def test_tuning_logs_its_progress(local: Path, caplog: pytest.LogCaptureFixture)
         trainer(handler.tracker, validator, epochs=1).run()
     handler.tracker.finish()
     for name in NAMES:
-        assert sum(message.startswith(f"tuning {name}: ") for message in caplog.messages) == 1
+        assert sum(message.startswith(f"tuning {name}, after ") for message in caplog.messages) == 1
 
 
 def test_training_logs_its_progress(local: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -496,3 +496,32 @@ def test_training_logs_its_progress(local: Path, caplog: pytest.LogCaptureFixtur
         trainer(tracker, epochs=1).run()
     tracker.finish()
     assert "epoch 1/1: loss" in caplog.text
+    assert "left for all epochs" not in caplog.text
+
+
+def test_long_epochs_say_how_far_they_are(
+    local: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=16.0)  # seconds; it is read more than once a step
+    monkeypatch.setattr(run_module.time, "monotonic", lambda: float(next(clock)))
+    with caplog.at_level(logging.INFO, "meddenoise_monai.handlers.run"):
+        tracker = RunTracker("test", local)
+        trainer(tracker, epochs=2).run()
+    tracker.finish()
+    said = [message for message in caplog.messages if "left for all epochs" in message]
+    assert len(said) == 6  # in each step of both epochs
+    assert said[0].startswith("epoch 1/2: step 1 of 3, 0.021 steps/s, some 4 minutes left")
+    assert said[5].startswith("epoch 2/2: step 3 of 3")
+    assert said[5].endswith("some 0 minutes left for all epochs")
+
+
+def test_an_interrupted_training_says_how_to_go_on(local: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def interrupt(engine: Engine) -> None:
+        if engine.state.epoch == 2:
+            raise KeyboardInterrupt
+
+    engine = trainer(RunTracker("test", local), epochs=3)
+    engine.add_event_handler(Events.ITERATION_COMPLETED, interrupt)
+    with caplog.at_level(logging.INFO, "meddenoise_monai.handlers.run"), pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert "--resume true goes on after epoch 1" in caplog.text

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from meddenoise_monai.errors import InputError, UsageError
-from meddenoise_monai.metrics import MAX_PSNR, psnr, rmse, score, ssim
+from meddenoise_monai.metrics import MAX_PSNR, MS_SSIM_SIDE, ms_ssim, psnr, rmse, score, ssim
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -137,6 +137,38 @@ def test_volumes_are_scored_slice_by_slice_and_averaged(pair: Pair) -> None:
     ):
         slices = [function(clean, each) for each in (noisy, worse, clean)]
         assert function(reference, test) == pytest.approx(np.mean(slices), abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # MONAI's import, not ours
+@pytest.mark.parametrize("shape", [(256, 256), (177, 203)])
+@pytest.mark.parametrize("noise", [0.02, 0.3, 2.0])
+def test_multi_scale_ssim_is_monais(shape: tuple[int, int], noise: float) -> None:
+    torch = pytest.importorskip("torch")
+    from monai.metrics.regression import compute_ms_ssim
+
+    rng = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(rng.random(shape), 3)
+    reference = (smooth - smooth.min()) / np.ptp(smooth)
+    test = reference + rng.normal(0, noise, shape)
+    first, second = (torch.from_numpy(image.astype(np.float32))[None, None] for image in (test, reference))
+    expected = float(compute_ms_ssim(first, second, spatial_dims=2, data_range=1.0))
+    assert ms_ssim(reference, test, 1.0) == pytest.approx(expected, abs=5e-6)
+    assert ms_ssim(255 * reference, 255 * test, 255) == pytest.approx(ms_ssim(reference, test, 1.0), abs=1e-12)
+    assert ms_ssim(np.stack([reference, test]), np.stack([test, test]), 1.0) == pytest.approx(
+        (ms_ssim(reference, test, 1.0) + 1) / 2, abs=1e-12
+    )
+    values = score(reference, test, 1.0, multi_scale=True)
+    assert values.pop("ms_ssim") == ms_ssim(reference, test, 1.0)
+    assert values == score(reference, test, 1.0)
+
+
+def test_multi_scale_ssim_needs_five_scales_and_is_never_negative() -> None:
+    image = np.random.default_rng(0).random((MS_SSIM_SIDE, MS_SSIM_SIDE))
+    assert ms_ssim(image, image, 1.0) == 1.0
+    assert ms_ssim(image, 1 - image, 1.0) == 0.0
+    for call in (ms_ssim, lambda *args: score(*args, multi_scale=True)):
+        with pytest.raises(InputError, match="have no five scales"):
+            call(image[1:], image[1:], 1.0)
 
 
 def test_score_is_all_of_them(pair: Pair) -> None:

@@ -86,11 +86,13 @@ def test_offsets_pass_through_the_residual_network(offset: float, seed: int, str
 
 
 def test_a_small_contrast_on_a_large_offset_survives_bfloat16() -> None:
-    image = torch.rand(1, 1, 32, 32)
+    image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = SMALL(image) - image
         found = SMALL(image / 100 + 7) - (image / 100 + 7)
-    assert torch.allclose(100 * found, expected, atol=0.01 * float(expected.abs().max()))
+    # Steps of bfloat16 are 0.03 at 7: without the offset's own way all of the contrast would be lost. A hundred is no
+    # power of two, so each layer rounds otherwise; how, depends on the processor.
+    assert torch.allclose(100 * found, expected, atol=0.03 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])

@@ -22,6 +22,16 @@ def test_import_costs_nothing() -> None:
     assert "meddenoise_monai" in loaded
 
 
+def test_denoising_imports_no_monai() -> None:
+    """MONAI imports MLflow, matplotlib and ignite: more than half of the time that a command takes to start."""
+    loaded = modules_after(
+        "import numpy, meddenoise_monai.denoising, meddenoise_monai.archiving, meddenoise_monai.pairing\n"
+        "meddenoise_monai.load_denoiser(device='cpu')(numpy.random.default_rng(0).random((32, 32)))"
+    )
+    assert "torch" in loaded
+    assert not loaded & {"monai", "mlflow", "ignite", "matplotlib"}
+
+
 def test_all_public_names_resolve() -> None:
     assert dir(meddenoise_monai) == sorted(meddenoise_monai.__all__)
     for name in meddenoise_monai.__all__:

@@ -394,6 +394,16 @@ def test_folder_patients_are_subfolders_else_stems(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_guess_at_patients_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = write(tmp_path / "src", {f"mdb00{n}.png": png(n) for n in range(1, 7)})
+    prepare("folder", source, tmp_path / "guessed")
+    assert "every image is taken for another patient" in caplog.text
+    assert "--patient_pattern" in caplog.text
+    caplog.clear()
+    prepare("folder", source, tmp_path / "told", patient_pattern="(.*)")
+    assert "another patient" not in caplog.text
+
+
 def test_patient_pattern(tmp_path: Path) -> None:
     names = [f"train/p{n // 2}_slice{n}.png" for n in range(8)]
     source = write(tmp_path / "src", {name: png(n) for n, name in enumerate(names)})

@@ -132,8 +132,9 @@ def test_what_cannot_be_registered_is_refused(weights: Path, mlflow_folder: Path
 
 def test_a_registry_that_cannot_be_reached_is_an_error(weights: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(InputError, match="the model registry cannot be reached"):
-        register_weights(weights, tracking_uri="http://127.0.0.1:9", folder=tmp_path)
+    with pytest.raises(InputError, match=r"MLflow cannot be used \(http://127\.0\.0\.1:9: .*refused"):
+        register_weights(weights, tracking_uri="http://127.0.0.1:9", folder=tmp_path / "eval")
+    assert not (tmp_path / "eval").exists()  # no record of a run that never was
 
 
 def test_a_failed_registration_leaves_no_version(

@@ -78,7 +78,10 @@ def test_a_dicom_file_becomes_what_the_command_makes_of_it(
     content = CT.read_bytes()
     denoise_files(CT, tmp_path / "out.dcm", model=folder / "model.pt")
     expected = (tmp_path / "out.dcm").read_bytes()
-    for form in (content, bytearray(content), base64.b64encode(content), base64.b64encode(content).decode()):
+    lines = base64.encodebytes(content)
+    plain = base64.b64encode(content)
+    windows = b"\t" + lines.replace(b"\n", b" \r\n")
+    for form in (content, bytearray(content), plain, plain.decode(), lines, lines.decode(), windows.decode()):
         assert served.predict(table(dicom=form))["dicom"][0] == expected
     denoise_files(CT, tmp_path / "half.dcm", model=folder / "model.pt", strength=0.5, noise="correlated")
     weaker = served.predict(table(dicom=content), {"strength": 0.5, "noise": "correlated"})["dicom"][0]
@@ -127,6 +130,17 @@ def broken(**changes: Any) -> bytes:
         ({"image": [[1, 300]]}, {"dtype": "uint8"}, "values that uint8 cannot"),
         ({"image": [[1, 30]]}, {"dtype": "object"}, "no type of real numbers"),
         ({"image": [[1, 30]]}, {"dtype": "float31"}, "no type of real numbers"),
+        ({"image": [[1, 30]]}, {"dtype": ",,,"}, "no type of real numbers"),
+        ({"image": [[1, 30]]}, {"dtype": "u1, u1"}, "no type of real numbers"),
+        ({"image": [[1, 30]]}, {"dtype": 5}, "dtype must be a word, got int"),
+        ({"image": [[1, 2], [3]]}, {}, "its rows differ in length"),
+        ({"image": [[1, 2], [3]]}, {"dtype": "uint8"}, "its rows differ in length"),
+        ({"image": [[1, 30]]}, {"foo": 1}, "there is no parameter 'foo'\nhint: known: dtype, noise, sigma, strength"),
+        ({"image": [[1, 30]]}, {"strenght": 1}, "there is no parameter 'strenght'\nhint: did you mean 'strength'"),
+        ({"image": [[1, 30]]}, {"noise": 5}, "noise must be a word, got int"),
+        ({"dicom": CT.read_bytes()}, {"noise": 5}, "noise must be a word, got int"),
+        ({"dicom": CT.read_bytes()}, {"foo": 1}, "there is no parameter 'foo'"),
+        ({"dicom": CT.read_bytes()}, {"dtype": "uint8"}, "dtype is given, but row 0 of the request holds a DICOM"),
         ({"image": [[1, 30]]}, {"strength": 2.0}, r"strength must be a number in \[0, 1\]"),
         ({"image": [[1, 30]]}, {"noise": "loud"}, "unknown noise"),
         ({"dicom": b"Doe^Jane"}, {}, "no DICOM file"),

@@ -559,10 +559,11 @@ def test_without_mlflow_a_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with open_run("e", fallback_dir=tmp_path) as run:
+    with caplog.at_level(logging.INFO, "meddenoise_monai"), open_run("e", fallback_dir=tmp_path) as run:
         run.log_metrics({"loss": 1}, step=1)
     assert isinstance(run, LocalRun)
     assert "mlflow is not installed" in caplog.text
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -723,3 +724,4 @@ def test_a_case_id_is_a_hash_that_can_be_keyed(monkeypatch: pytest.MonkeyPatch) 
     assert len(keyed) == 12
     monkeypatch.setenv("MEDDENOISE_CASE_SALT", "other")
     assert case_id("patient/Müller.dcm") != keyed
+    assert len(case_id("patient/M\udcfcller.dcm")) == 12  # as a file system may have it

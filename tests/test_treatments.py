@@ -218,6 +218,7 @@ def test_too_small_to_tell() -> None:
     ("options", "message"),
     [
         ({"noise": "gauss"}, "unknown noise 'gauss'"),
+        ({"noise": 5}, "unknown noise 5"),
         ({"noise": "poisson", "sigma": 2.0}, "no meaning"),
         ({"noise": RicianStabiliser(2.0), "sigma": 2.0}, "beside a stabiliser"),
     ],

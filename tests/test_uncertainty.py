@@ -18,6 +18,8 @@ from meddenoise_monai.datasets import evenly
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.inference import Denoiser
 from meddenoise_monai.inferers import TiledInferer
+from meddenoise_monai.noise import RicianStabiliser
+from meddenoise_monai.treatments import Treatment
 from meddenoise_monai.uncertainty import COVERAGES, METHOD, Calibration, Errors, bootstrap_error, calibrate
 from tests.samples import textured
 from tests.small_networks import HALO, NETWORK, trained
@@ -169,11 +171,21 @@ def test_the_result_is_that_of_a_call() -> None:
 def test_noise_that_is_left_in_widens_the_interval() -> None:
     image, denoise = ramp(), small()
     whole, inner = denoise.with_uncertainty(image)
-    for options in ({"strength": 0.3}, {"strength": 0.0}, {"sigma": 1.0}):
+    for options in ({"strength": 0.3}, {"strength": 0.0}, {"sigma": 1.0}, {"sigma": 0.0}, {"sigma": 0}):
         part, outer = denoise.with_uncertainty(image, **options)
         assert (part + outer >= whole + inner - 1e-3).all()
         assert (part - outer <= whole - inner + 1e-3).all()
         np.testing.assert_allclose(outer, inner + np.abs(part - whole), rtol=1e-4, atol=1e-4)
+
+
+def test_noise_that_is_left_in_altogether_is_not_taken_for_certainty() -> None:
+    image, denoise = ramp(), small()
+    for noise in ("gaussian", "rician", Treatment(RicianStabiliser(10.0))):
+        result, half_width = denoise.with_uncertainty(image, sigma=0.0, noise=noise)
+        np.testing.assert_array_equal(result, image.astype(np.float32))
+        assert (half_width > 0).mean() > 0.9
+    almost = denoise.uncertainty(image, sigma=1e-6, noise="gaussian")
+    np.testing.assert_allclose(denoise.uncertainty(image, sigma=0.0, noise="gaussian"), almost, rtol=1e-4)
 
 
 def test_slices_of_a_volume_have_maps_of_their_own() -> None:
@@ -187,7 +199,6 @@ def test_slices_of_a_volume_have_maps_of_their_own() -> None:
 
 def test_nothing_is_uncertain_where_there_is_no_noise() -> None:
     assert not small().uncertainty(np.full((40, 40), 7)).any()
-    assert not small().uncertainty(ramp(), sigma=0.0).any()
 
 
 def test_tiles_equal_the_whole() -> None:
@@ -255,6 +266,8 @@ def spoilt(change: Callable[[dict[str, Any]], Any]) -> str:
     [
         ("{", "holds no calibration"),
         ("[]", "holds no calibration"),
+        ("[" * 200_000, "holds no calibration"),
+        (spoilt(lambda c: c.update(ratios=[10**400])), "holds no calibration"),
         (spoilt(lambda c: c.pop("ratios")), "holds no calibration"),
         (spoilt(lambda c: c.update(factors=[["a", 1], [2, 2]])), "holds no calibration"),
         (spoilt(lambda c: c["method"].update(replicates=9)), "made by another method"),

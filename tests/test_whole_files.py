@@ -10,7 +10,7 @@ import pytest
 
 from meddenoise_monai.errors import InputError
 from meddenoise_monai.images import image_suffix
-from meddenoise_monai.whole_files import replace_whole
+from meddenoise_monai.whole_files import read_json, replace_whole
 
 
 def test_replace_whole_replaces(tmp_path: Path) -> None:
@@ -52,3 +52,15 @@ def test_replace_whole_where_no_folder_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot write .*file/a\.txt"), replace_whole(tmp_path / "file" / "a.txt"):
         pass
+
+
+def test_read_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1, "ü"]}', encoding="utf-8")
+    assert read_json(path) == {"a": [1, "ü"]}
+    for content in (b"", b"{", b"\xff", b"[" * 200_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError):  # whatever its words are
+            read_json(path)
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "b.json")

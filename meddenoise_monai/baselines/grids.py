@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import itertools
 import math
@@ -102,6 +103,7 @@ class Family:
         return {package: _version(package) for package in self.packages}
 
 
+@functools.cache  # a comparison asks thousands of times, and each answer is parsed anew
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

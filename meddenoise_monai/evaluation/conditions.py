@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ __all__ = ["ACQUIRED", "FWHM", "Condition", "read_conditions"]
 
 ACQUIRED = "acquired"
 FWHM = 2.0  # pixels, of the correlated noise
+LEAST_LEVEL, MOST_LEVEL = 0.01, 1000.0
 
 # How a level, the standard deviation at the middle of the [0, 1] scale, becomes a model's parameters.
 _PARAMETERS: dict[str, Callable[[float], dict[str, float]]] = {
@@ -82,12 +84,12 @@ def read_conditions(noise: str | Sequence[str], levels: float | Sequence[float])
     noise
         A name or names.
     levels
-        Of 255, each above 0.
+        Of 255, each from 0.01 to 1000: beyond these, the noise or the image is lost in rounding.
 
     Raises
     ------
     UsageError
-        A name is unknown, a level is no positive number, or there is none.
+        A name is unknown, a level is none of these numbers, or there is none.
     """
     names = [noise] if isinstance(noise, str) else list(noise)
     strengths = [levels] if isinstance(levels, int | float) else list(levels)
@@ -96,8 +98,11 @@ def read_conditions(noise: str | Sequence[str], levels: float | Sequence[float])
             raise UsageError(f"methods cannot be compared under the noise {name!r}", nearest(str(name), _PARAMETERS))
     for level in strengths:
         number = isinstance(level, int | float) and not isinstance(level, bool)
-        if not (number and math.isfinite(level) and level > 0):
-            raise UsageError(f"{level!r} is no noise level", "give numbers above 0, of 255, such as --levels 15,25,50")
+        if not (number and LEAST_LEVEL <= level <= MOST_LEVEL):
+            raise UsageError(
+                f"{reprlib.repr(level)} is no noise level from {LEAST_LEVEL:g} to {MOST_LEVEL:g}",
+                "give numbers of 255, such as --levels 15,25,50",
+            )
     if not names or not strengths:
         raise UsageError("no noise to compare under", "give --noise gaussian --levels 15,25,50")
     # The same twice would count its images twice.

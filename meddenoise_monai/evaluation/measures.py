@@ -19,7 +19,7 @@ from ..comparisons import split_error
 from ..errors import InputError
 from ..hallucination import hallucinations, ring_correlation
 from ..lesions import insert_lesions, lesion_detection
-from ..metrics import MS_SSIM_SIDE, ms_ssim, score
+from ..metrics import MS_SSIM_SIDE, score
 from ..observers import channel_outputs, difference_of_gaussians, laguerre_gauss, lesion_contrast, microcalcifications
 from ..phantoms import disc, disc_grid
 from ..physics import (
@@ -35,7 +35,7 @@ from .methods import Blind, Denoise
 
 __all__ = ["MEASURES", "REVISION", "as_image"]
 
-REVISION = 1  # of what the measures mean: a cached number of another revision is not used
+REVISION = 2  # of what the measures mean: a cached number of another revision is not used
 
 Image = NDArray[np.float32]
 Values = dict[str, Any]
@@ -61,9 +61,8 @@ def fidelity(
     started = time.perf_counter()
     result = denoise(before, sigma)
     seconds = time.perf_counter() - started
-    found: Values = {key: float(value) for key, value in score(clean, result, data_range=1.0).items()}
     large = min(clean.shape) >= MS_SSIM_SIDE
-    found["ms_ssim"] = ms_ssim(clean, result, data_range=1.0) if large else None
+    found: Values = {"ms_ssim": None, **score(clean, result, data_range=1.0, multi_scale=large)}
     found |= _removed(before - result, clean)
     invented = hallucinations(result, clean, floor=FLOOR)
     found["hallucination_rate"] = invented.rate()
@@ -151,13 +150,13 @@ def signals(denoise: Denoise, clean: Image, condition: Condition, seed: int) -> 
     middles = {
         kind: [(row * CELL + CELL // 2, column * CELL + CELL // 2) for row, column in places[kind]] for kind in places
     }
-    noise = condition.draw(clean, seed) - clean
-    with_signals = clean.astype(np.float64)
+    absent = condition.draw(clean, seed)
+    present = absent.astype(np.float64)
     for kind, picture in pictures.items():
-        with_signals = insert_lesions(with_signals, picture, middles[kind])
+        present = insert_lesions(present, picture, middles[kind])
+    sigma = _sigma(absent, clean)
     outputs = {
-        state: denoise((image + noise).astype(np.float32), _sigma(noise, np.zeros_like(noise)))
-        for state, image in (("present", with_signals), ("absent", clean))
+        state: denoise(noisy.astype(np.float32), sigma) for state, noisy in (("present", present), ("absent", absent))
     }
     found: Values = {}
     for kind, chosen in places.items():
@@ -168,6 +167,22 @@ def signals(denoise: Denoise, clean: Image, condition: Condition, seed: int) -> 
     fate = lesion_detection(clean, pictures["disc"], middles["disc"], outputs["present"], outputs["absent"])
     found["fate"] = {name: getattr(fate, name) for name in FATE}
     return found
+
+
+def observed(denoise: Denoise, clean: Image, condition: Condition, seed: int, keep: bool = False) -> Values:
+    """`fidelity` and `signals` of one image in the same noise, which is denoised without the signals only once."""
+    answers: dict[bytes, Image] = {}
+
+    def once(noisy: Image, sigma: float) -> Image:
+        key = noisy.tobytes()
+        if key not in answers:
+            answers[key] = denoise(noisy, sigma)
+        return answers[key]
+
+    return {
+        "fidelity": fidelity(once, clean, None, condition, seed, keep),
+        "signals": signals(once, clean, condition, seed),
+    }
 
 
 def annotated(
@@ -194,6 +209,8 @@ def tuning(denoise: Denoise, name: str, pairs: Sequence[tuple[Image, Image]], gr
     """
     found = tune(name, pairs, [_sigma(noisy, clean) for clean, noisy in pairs], "psnr")
     return {
+        "images": len(pairs),
+        "side": int(pairs[0][0].shape[0]),
         "parameters": dict(found.parameters),
         "psnr": found.score,
         "default_psnr": found.default_score,
@@ -203,7 +220,7 @@ def tuning(denoise: Denoise, name: str, pairs: Sequence[tuple[Image, Image]], gr
 
 MEASURES: dict[str, Callable[..., Values]] = {
     measure.__name__: measure
-    for measure in (fidelity, repeats, uniform, edge, details, signals, annotated, coverage, tuning)
+    for measure in (fidelity, repeats, uniform, edge, details, signals, observed, annotated, coverage, tuning)
 }
 
 
@@ -263,5 +280,5 @@ def _channels() -> dict[str, NDArray[np.float64]]:
     shape, middle = (CELL, CELL), (CELL // 2, CELL // 2)
     return {
         "laguerre_gauss": laguerre_gauss(shape, 14.0, 5, middle),
-        "difference_of_gaussians": difference_of_gaussians(shape, "dense", middle),
+        "difference_of_gaussians": difference_of_gaussians(shape, "sparse", middle),
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,18 +17,30 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..datasets import evenly
-from ..errors import InputError
-from ..images import read_image
+from ..errors import InputError, UsageError
+from ..images import TISSUE_THRESHOLD, read_image
 from ..noise import image_seed
-from ..transforms import TISSUE_THRESHOLD
+from ..records import spelt
 
-__all__ = ["LEAST_SIDE", "Annotation", "Scene", "annotated_windows", "read_scenes"]
+__all__ = [
+    "LEAST_SIDE",
+    "Annotation",
+    "Scene",
+    "annotated_windows",
+    "check_window",
+    "printable",
+    "read_lesions",
+    "read_scenes",
+]
 
 _log = logging.getLogger(__name__)
 
 LEAST_SIDE = 32  # pixels: below, the measures by patches have no patch
 TRIES = 200
+LARGEST = 400  # pixels, of the window around an annotated lesion of a radius of 79
+LONGEST = 80  # characters of a name in tables and figures
 _RING = 2.5  # radii, that far the contrast of a lesion is measured
+_AS_LESIONS = 'in pixels, with a radius above 0: "lesions": [{"x": 80, "y": 70, "radius": 9}], or leave it out'
 
 Image: TypeAlias = NDArray[np.float32]
 Items: TypeAlias = Sequence[Mapping[str, Any]]
@@ -113,7 +127,10 @@ def read_scenes(
     ------
     InputError
         No image can be used.
+    UsageError
+        As `check_window`.
     """
+    check_window(window, tissue)
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for number, item in enumerate(items):
         groups.setdefault((item.get("source"), item["scene"]) if "scene" in item else number, []).append(item)
@@ -132,6 +149,33 @@ def read_scenes(
     return (scenes if count is None else evenly_by_data(scenes, count)), left_out
 
 
+def check_window(window: int, tissue: float | None = None) -> None:
+    """Refuse a window in which nothing can be measured, and a share of tissue that is none.
+
+    Raises
+    ------
+    UsageError
+        The side is neither 0 nor `LEAST_SIDE` or more, or the share not from 0 to 1.
+    """
+    if window < 0 or 0 < window < LEAST_SIDE:
+        raise UsageError(
+            f"a window of {window} pixels holds too little",
+            f"give --window {LEAST_SIDE} or more, or 0 for whole images",
+        )
+    if tissue is None:
+        return
+    if isinstance(tissue, bool) or not isinstance(tissue, int | float) or not 0 <= tissue <= 1:
+        raise UsageError(
+            f"--tissue {reprlib.repr(tissue)} is no share from 0 to 1", "give --tissue 0.95, or leave it out"
+        )
+
+
+def printable(name: object) -> str:
+    """A name as tables, figures and terminals can show it: one line of at most 80 characters, all of them visible."""
+    shown = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(name)).strip()
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"
+
+
 def evenly_by_data(scenes: Sequence[Scene], count: int) -> list[Scene]:
     """At most `count` scenes of each data set, evenly spread."""
     of: dict[str, list[Scene]] = {}
@@ -140,16 +184,17 @@ def evenly_by_data(scenes: Sequence[Scene], count: int) -> list[Scene]:
     return [scene for part in of.values() for scene in evenly(part, count)]
 
 
-def annotated_windows(items: Items, least: int = 128) -> list[Scene]:
+def annotated_windows(items: Items, least: int = 128, most: int = LARGEST) -> list[Scene]:
     """A window around each lesion that items mark (``lesions``, as `meddenoise prepare mini_mias` writes them).
 
     Square, of at least `least` pixels and large enough for the ring around the lesion that its contrast is measured
     against; lesions without a place or radius, and those that reach too near the border, are left out, and so are
-    images that cannot be read.
+    images that cannot be read. Those whose window would be larger than `most` are left out, too: what reaches some
+    pixels far does not change the contrast of what is so large, and a few of them would take longer than all others.
     """
     found = []
     for item in items:
-        marked = [lesion for lesion in item.get("lesions") or () if None not in (lesion.get("x"), lesion.get("radius"))]
+        marked = read_lesions(item)
         if not marked:
             continue
         try:
@@ -157,19 +202,64 @@ def annotated_windows(items: Items, least: int = 128) -> list[Scene]:
         except InputError:
             continue
         for lesion in marked:
-            row, column, radius = float(lesion["y"]), float(lesion["x"]), max(2.0, float(lesion["radius"]))
+            row, column, radius = lesion.row, lesion.column, max(2.0, lesion.radius)
+            if min(image.shape) <= 2 * _RING * radius:  # also where it is too large for an integer
+                continue
             half = max(least // 2, int(np.ceil(_RING * radius)) + 1)
-            if min(image.shape) < 2 * half:
+            if not 2 * half <= min(most, *image.shape):
                 continue
             top, left = (
-                int(np.clip(round(middle) - half, 0, size - 2 * half))
+                min(max(round(middle) - half, 0), size - 2 * half)
                 for middle, size in zip((row, column), image.shape, strict=True)
             )
             clean = image[top : top + 2 * half, left : left + 2 * half].copy()
-            place = Annotation(row - top, column - left, radius, str(lesion.get("class", "lesion")))
+            place = Annotation(row - top, column - left, radius, lesion.kind)
             if 0 <= place.row < 2 * half and 0 <= place.column < 2 * half:
-                found.append(Scene(_data_of(item), _patient_of(item), str(item["image"]), clean, annotations=(place,)))
+                found.append(
+                    Scene(_data_of(item), _patient_of(item), spelt(str(item["image"])), clean, annotations=(place,))
+                )
     return found
+
+
+def read_lesions(item: Mapping[str, Any]) -> list[Annotation]:
+    """The lesions that an item marks and whose place is known, in pixels of its whole image.
+
+    Those without ``x`` or ``radius`` are left out: mini-MIAS has some that are nowhere in particular.
+
+    Raises
+    ------
+    InputError
+        ``lesions`` is no list of objects, or x, y or radius no number.
+    """
+    listed = item.get("lesions")
+    if listed is None:
+        return []
+    file = spelt(str(item["image"]))
+    if not isinstance(listed, list | tuple):
+        raise InputError(f'{file}: its "lesions" are no list: {reprlib.repr(listed)}', _AS_LESIONS)
+    found = []
+    for count, lesion in enumerate(listed, 1):
+        entry = f'{file}: entry {count} of its "lesions"'
+        if not isinstance(lesion, Mapping):
+            raise InputError(f"{entry} is no object: {reprlib.repr(lesion)}", _AS_LESIONS)
+        if lesion.get("x") is None or lesion.get("radius") is None:
+            continue
+        row, column, radius = (_real(lesion, key, entry) for key in ("y", "x", "radius"))
+        if radius <= 0:
+            raise InputError(f"{entry} has the radius {radius:g}", _AS_LESIONS)
+        kind = lesion.get("class")
+        found.append(Annotation(row, column, radius, "lesion" if kind is None else printable(kind)))
+    return found
+
+
+def _real(lesion: Mapping[str, Any], key: str, entry: str) -> float:
+    value = lesion.get(key)
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        pass
+    raise InputError(f"{entry} has {key} {reprlib.repr(value)}, which is no finite number", _AS_LESIONS)
 
 
 def _scene(group: Sequence[Mapping[str, Any]], window: int, tissue: float | None) -> Scene:
@@ -196,7 +286,7 @@ def _scene(group: Sequence[Mapping[str, Any]], window: int, tissue: float | None
     cut = [np.ascontiguousarray(image[place]) for image in (clean, *acquired)]
     if float(np.ptp(cut[0])) == 0:
         raise InputError(f"{first['image']}: the window is constant", "leave this image out")
-    return Scene(_data_of(first), _patient_of(first), str(first["image"]), cut[0], tuple(cut[1:]))
+    return Scene(_data_of(first), _patient_of(first), spelt(str(first["image"])), cut[0], tuple(cut[1:]))
 
 
 def _unit(path: str) -> Image:
@@ -209,11 +299,11 @@ def _plane(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _data_of(item: Mapping[str, Any]) -> str:
-    return str(item.get("source") or "images")
+    return printable(item.get("source") or "") or "images"
 
 
 def _patient_of(item: Mapping[str, Any]) -> str:
-    return str(item.get("patient") or item["image"])
+    return spelt(str(item.get("patient") or item["image"]))
 
 
 def _window(image: Image, side: int, tissue: float | None, file: str) -> tuple[slice, slice]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from ..comparisons import verdicts
-from ..intervals import bootstrap_interval
+from ..comparisons import VerdictWord, verdicts
+from ..intervals import FEWEST_PATIENTS, bootstrap_interval
 
 __all__ = ["mean_entry", "paired_entries", "verdict_entries", "word_of"]
 
@@ -50,11 +50,14 @@ def paired_entries(
         differences, patients = [difference for difference, _ in known], [who for _, who in known]
         interval = bootstrap_interval(differences, patients, seed=seed)
         gained = interval if higher or interval is None else (-interval[1], -interval[0])
-        found[name] = {"difference": float(np.mean(differences)), "ci95": interval, "word": word_of(gained)}
+        found[name] = {"difference": float(np.mean(differences)), "ci95": interval, "word": word_of(gained, patients)}
     return found
 
 
-def word_of(interval: tuple[float, float] | None) -> str:
-    if interval is None or interval[0] <= 0 <= interval[1]:
+def word_of(interval: tuple[float, float] | None, patients: Iterable[Hashable]) -> VerdictWord:
+    """By the interval of a gain, if there are patients enough for one."""
+    if interval is None or len(set(patients)) < FEWEST_PATIENTS:
+        return "too few patients"
+    if interval[0] <= 0 <= interval[1]:
         return "no difference shown"
     return "better" if interval[0] > 0 else "worse"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,21 +13,28 @@ import numpy as np
 from ..baselines.grids import family_of
 from ..datasets import evenly
 from .conditions import ACQUIRED, Condition
+from .measures import PHANTOM_SIDE
 from .methods import Method
 from .scenes import Scene, evenly_by_data
-from .tasks import Task, Values, run_tasks
+from .tasks import Task, Values, Workers, run_tasks
 
 __all__ = ["Outcome", "Plan", "carry_out", "plan_tasks", "tune_methods"]
 
-TUNED_ON, TUNING_SIDE = 6, 128  # images of each data set, pixels: BM3D's grid on all would take as long as the rest
-REPEATED = 4  # scenes of each data set whose noise is drawn again and again
-REPEATED_SIDE = 128
+TUNED_ON, TUNING_SIDE = 8, 96  # images of each data set, pixels
+SLOW_TUNED_ON = {"bm3d": 4}  # whose grid on all would take as long as the rest
+REPEATED = 3  # scenes of each data set whose noise is drawn again and again
+REPEATED_SIDE = 96
 CONTRASTS = (0.1, 0.2, 0.4)  # of the phantom's edges, on the [0, 1] scale
-PHANTOM_DRAWS = 6
-OBSERVED = 16  # scenes of each data set, and uniform fields, with signals
+PHANTOM_DRAWS = 4
+OBSERVED = 10  # scenes of each data set with signals
+FIELDS = 20  # uniform ones, with signals
 PICTURED = 2  # scenes of each data set that are shown
 
+FEWEST_TUNED_ON = 4  # without a warning
+
 Progress = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ def tune_methods(
     conditions: Sequence[Condition],
     seed: int,
     cache: Path,
-    workers: int = 1,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[tuple[str, Condition], tuple[Method, ...]], dict[tuple[str, Condition], dict[str, Values]]]:
     """The methods for each data set and condition, baselines with the parameters of the best PSNR there.
@@ -101,12 +109,14 @@ def tune_methods(
             clean = _middle(scene.clean, TUNING_SIDE)
             noisy = _middle(scene.acquired[0], TUNING_SIDE) if scene.acquired else condition.draw(clean, seed)
             pairs.append((clean, noisy))
+        if len(pairs) < FEWEST_TUNED_ON and condition == conditions[0]:
+            _log.warning("%s: baselines are tuned on %d image(s) only: they might do better", data, len(pairs))
         for method in baselines:
             grid = repr(family_of(method.name).candidates)
-            arguments = {"name": method.name, "pairs": pairs, "grid": grid}
-            tasks.append(Task("tuning", (method,), arguments, {"data": data, "condition": condition}))
-    # BM3D takes longest: it goes first.
-    tasks.sort(key=lambda task: task.methods[0].name != "bm3d")
+            few = evenly(pairs, SLOW_TUNED_ON.get(method.name, TUNED_ON))
+            arguments = {"name": method.name, "pairs": few, "grid": grid}
+            about = {"data": data, "condition": condition}
+            tasks.append(Task("tuning", (method,), arguments, about, cost=method.name == "bm3d"))
     records: dict[tuple[str, Condition], dict[str, Values]] = {group: {} for group in groups}
     for outcome in carry_out(tasks, cache, workers, progress):
         records[outcome.about["data"], outcome.about["condition"]] |= outcome.values
@@ -121,12 +131,13 @@ def tune_methods(
 
 
 def plan_tasks(plan: Plan) -> list[Task]:
-    """All measurements of a comparison, those that take longest first."""
+    """All measurements of a comparison."""
     tasks: list[Task] = []
     first = next(iter(plan.methods.values()))
 
     def add(measure: str, methods: tuple[Method, ...], about: dict[str, Any], **arguments: Any) -> None:
-        tasks.append(Task(measure, methods, arguments, about))
+        cost = _DENOISED.get(measure, 1) * about["scene"].clean.size
+        tasks.append(Task(measure, methods, arguments, about, cost))
 
     shown = {id(scene) for scene in evenly_by_data(plan.scenes, PICTURED)}
     repeated = {id(scene) for scene in evenly_by_data(plan.scenes, REPEATED)}
@@ -138,25 +149,18 @@ def plan_tasks(plan: Plan) -> list[Task]:
             about = {"condition": condition, "scene": scene}
             noisy = scene.acquired[0] if scene.acquired else None
             keep = id(scene) in shown and condition == middle
-            add(
-                "fidelity",
-                methods,
-                about,
-                clean=scene.clean,
-                noisy=noisy,
-                condition=condition,
-                seed=plan.seed,
-                keep=keep,
-            )
+            common = {"clean": scene.clean, "condition": condition, "seed": plan.seed}
+            if id(scene) in observed and condition in plan.observed and min(scene.clean.shape) >= 128:
+                add("observed", methods, about, **common, keep=keep)
+            else:
+                add("fidelity", methods, about, **common, noisy=noisy, keep=keep)
             if calibrated := tuple(method for method in methods if method.calibration):
-                add("coverage", calibrated, about, clean=scene.clean, noisy=noisy, condition=condition, seed=plan.seed)
+                add("coverage", calibrated, about, **common, noisy=noisy)
             if id(scene) in repeated and plan.realisations > 1 and len(scene.acquired) != 1:
                 parts = tuple(_middle(image, REPEATED_SIDE) for image in scene.acquired)
                 clean = _middle(scene.clean, REPEATED_SIDE)
                 add("repeats", methods, about, clean=clean, acquired=parts, condition=condition, seed=plan.seed,
                     count=plan.realisations)  # fmt: skip
-            if id(scene) in observed and condition in plan.observed and min(scene.clean.shape) >= 128:
-                add("signals", methods, about, clean=scene.clean, condition=condition, seed=plan.seed + 1)
         for scene in plan.annotated if condition in plan.observed else ():
             methods = plan.methods.get((scene.data, condition), first)
             places = [(each.row, each.column, each.radius) for each in scene.annotations]
@@ -164,41 +168,46 @@ def plan_tasks(plan: Plan) -> list[Task]:
                 condition=condition, seed=plan.seed)  # fmt: skip
         if condition.noise != ACQUIRED:
             tasks += _phantom_tasks(plan, condition)
-    return sorted(tasks, key=lambda task: _COST[task.measure], reverse=True)
+    return tasks
 
 
-_COST = {
-    "signals": 6,
-    "edge": 5,
-    "uniform": 4,
-    "details": 4,
-    "repeats": 3,
-    "fidelity": 2,
-    "annotated": 1,
-    "coverage": 0,
-}
+# How often a measure denoises its image; the coverage is asked of one method only, and a network.
+_DENOISED = {"observed": 2, "repeats": 0.7, "coverage": 0.1}
 
 
 def _phantom_tasks(plan: Plan, condition: Condition) -> list[Task]:
     """Phantoms show what no image does; the baselines are as tuned for the first data set."""
     methods = next(methods for (_, tuned_for), methods in plan.methods.items() if tuned_for == condition)
     about = {"condition": condition}
-    common = {"condition": condition, "seed": plan.seed, "count": PHANTOM_DRAWS}
-    tasks = [Task(measure, methods, common, about) for measure in ("uniform", "details")]
-    tasks += [Task("edge", methods, {**common, "contrast": each}, {**about, "contrast": each}) for each in CONTRASTS]
+    # The same noise at each level would make of three levels one experiment: all is in proportion to it.
+    seed = plan.seed + 7919 * plan.conditions.index(condition)
+    common = {"condition": condition, "seed": seed, "count": PHANTOM_DRAWS}
+    cost = PHANTOM_DRAWS * PHANTOM_SIDE**2
+    tasks = [Task(measure, methods, common, about, cost) for measure in ("uniform", "details")]
+    for contrast in CONTRASTS:
+        tasks.append(Task("edge", methods, {**common, "contrast": contrast}, {**about, "contrast": contrast}, cost))
     if condition in plan.observed:
-        flat = np.full((128, 128), 0.4, np.float32)
-        for number in range(OBSERVED):
+        flat = np.full((PHANTOM_SIDE, PHANTOM_SIDE), 0.4, np.float32)
+        for number in range(FIELDS):
             arguments = {"clean": flat, "condition": condition, "seed": plan.seed + 2 + number}
-            tasks.append(Task("signals", methods, arguments, {**about, "field": number}))
+            tasks.append(Task("signals", methods, arguments, {**about, "field": number}, 2 * PHANTOM_SIDE**2))
     return tasks
 
 
-def carry_out(tasks: Sequence[Task], cache: Path, workers: int = 1, progress: Progress | None = None) -> list[Outcome]:
+def carry_out(
+    tasks: Sequence[Task], cache: Path, workers: Workers | None = None, progress: Progress | None = None
+) -> list[Outcome]:
     """Run the tasks (see `tasks.run_tasks`); `progress` is told how many are done, of how many."""
     told = None if progress is None else (lambda done: progress(done, len(tasks)))
     results = run_tasks(tasks, cache, workers, told)
-    return [Outcome(task.measure, dict(task.about), values) for task, values in zip(tasks, results, strict=True)]
+    found = []
+    for task, values in zip(tasks, results, strict=True):
+        if task.measure == "observed":  # two measures at once
+            parts = {part: {name: each[part] for name, each in values.items()} for part in ("fidelity", "signals")}
+        else:
+            parts = {task.measure: values}
+        found += [Outcome(measure, dict(task.about), measured) for measure, measured in parts.items()]
+    return found
 
 
 def _middle(image: Any, side: int) -> Any:

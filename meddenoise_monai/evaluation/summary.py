@@ -316,7 +316,7 @@ def _differences(scores: Mapping[str, Any], ours: str) -> Content:
                 "auc_ci95": difference.auc_interval,
                 "dprime": difference.dprime,
                 "dprime_ci95": difference.dprime_interval,
-                "word": word_of(difference.auc_interval),
+                "word": word_of(difference.auc_interval, scored[1][0]),
             }
     return found
 
@@ -370,6 +370,7 @@ def _coverage(of: _Grouped, data: str, condition: Condition, seed: int) -> list[
             "noise": condition.noise,
             "level": condition.level,
             "method": method,
+            "patients": len(set(whose)),
             "asked": ASKED,
             "coverage": mean_entry([outcome.values[method]["coverage"] for outcome in chosen], whose, seed),
             "width": mean_entry([outcome.values[method]["half_width"] for outcome in chosen], whose, seed),

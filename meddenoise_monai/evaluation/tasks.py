@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from ..errors import InputError
-from ..whole_files import replace_whole
+from ..whole_files import read_json, replace_whole
 from .conditions import Condition
 from .measures import MEASURES, REVISION
 from .methods import Method, load
 
-__all__ = ["Task", "Values", "run_tasks", "workers_here"]
+__all__ = ["Task", "Values", "Workers", "run_tasks", "workers_here"]
 
 Values = dict[str, Any]
 
@@ -46,12 +46,16 @@ class Task:
         Of that function: arrays, numbers, a `Condition`.
     about
         What the results are filed under; no part of what is computed.
+    cost
+        How long it takes, roughly, on any scale: what takes longest goes first, so that no process ends long after the
+        others.
     """
 
     measure: str
     methods: tuple[Method, ...]
     arguments: Mapping[str, Any]
     about: Mapping[str, Any] = field(default_factory=dict)
+    cost: float = 0.0
 
     def key(self, method: Method) -> str:
         """Hex digits that change with whatever changes the numbers."""
@@ -63,7 +67,7 @@ class Task:
 
 
 def run_tasks(
-    tasks: Sequence[Task], cache: Path, workers: int = 1, progress: Callable[[int], None] | None = None
+    tasks: Sequence[Task], cache: Path, workers: Workers | None = None, progress: Callable[[int], None] | None = None
 ) -> list[dict[str, Values]]:
     """What each task measures of each method, by the method's name, in the order of the tasks.
 
@@ -74,7 +78,7 @@ def run_tasks(
     cache
         A folder. What it holds is not computed again; each number is kept there as soon as it is known.
     workers
-        Processes, each of one thread, so that no result depends on their number; with one, this process works itself.
+        Who computes; by default this process.
     progress
         Is told how many tasks are done, after each.
 
@@ -93,11 +97,12 @@ def run_tasks(
         results[number] = {name: values for name, values in known.items() if values is not None}
         if len(results[number]) < len(task.methods):
             missing.append(number)
+    missing.sort(key=lambda number: tasks[number].cost, reverse=True)
     done = len(tasks) - len(missing)
     if progress is not None:
         progress(done)
-    for number, values in _computed(tasks, missing, cache, workers):
-        results[number] = values
+    for place, values in (workers or Workers()).run([tasks[number] for number in missing], cache):
+        results[missing[place]] = values
         done += 1
         if progress is not None:
             progress(done)
@@ -112,29 +117,45 @@ def workers_here() -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
-def _computed(
-    tasks: Sequence[Task], missing: Sequence[int], cache: Path, workers: int
-) -> Iterator[tuple[int, dict[str, Values]]]:
-    if workers <= 1 or len(missing) <= 1:
-        with _one_thread(), _quiet():
-            for number in missing:
-                yield number, _run(tasks[number], cache)
-        return
-    # Spawned, not forked: a fork would take the locks of this process's threads with it.
-    context = multiprocessing.get_context("spawn")
-    with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
-        pool = ProcessPoolExecutor(min(workers, len(missing)), context, _start)
-        futures: dict[Future[dict[str, Values]], int] = {}
-        try:
-            futures = {pool.submit(_run, tasks[number], cache): number for number in missing}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise InputError(
-                "a process of the comparison died", "run it again, with --workers 1 if memory is short: it goes on"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+class Workers:
+    """Processes of one thread each, so that no result depends on their number. They start when there is work.
+
+    With a `count` of one, the process itself works. Use it as a context: its end is theirs, too.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def run(self, tasks: Sequence[Task], cache: Path) -> Iterator[tuple[int, dict[str, Values]]]:
+        """The place of each task and its results, as they come."""
+        if self.count <= 1 or (len(tasks) <= 1 and self._pool is None):
+            with _one_thread(), _quiet():
+                for number, task in enumerate(tasks):
+                    yield number, _run(task, cache)
+            return
+        # Processes start with the first tasks, and take these variables over then.
+        with _environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"):
+            if self._pool is None:
+                # Spawned, not forked: a fork would take the locks of this process's threads with it.
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(self.count, context, _start)
+            try:
+                futures = {self._pool.submit(_run, task, cache): number for number, task in enumerate(tasks)}
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            except BrokenProcessPool:
+                raise InputError(
+                    "a process of the comparison died", "run it again, with --workers 1 if memory is short: it goes on"
+                ) from None
 
 
 def _start() -> None:
@@ -160,20 +181,26 @@ def _run(task: Task, cache: Path) -> dict[str, Values]:
         values = _read(path)
         if values is None:
             measured = MEASURES[task.measure](load(method), **task.arguments)
-            text = json.dumps(measured, default=_plain)
+            values = json.loads(json.dumps(measured, default=_plain))  # as the next run will read it, to the last digit
             with replace_whole(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            values = json.loads(text)  # as the next run will read it, to the last digit
+                temporary.write_text(json.dumps({"sha256": _digest(values), "values": values}), encoding="utf-8")
         results[method.name] = values
     return results
 
 
 def _read(path: Path) -> Values | None:
+    """What the cache holds; nothing where the file is damaged or was changed, so that it is measured again."""
     try:
-        values: Values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+        values: Values = content["values"]
+        whole = isinstance(values, dict) and content["sha256"] == _digest(values)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return values
+    return values if whole else None
+
+
+def _digest(values: Values) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -20,15 +20,13 @@ from ..baselines import TunedBaseline, available_baselines, make_baseline, tune_
 from ..errors import UsageError, nearest
 from ..evaluation import Case, Score, as_columns, as_markdown, evaluate, intervals, summarise, write_scores
 from ..inference import load_weights, weights_fingerprint
+from ..intervals import FEWEST_PATIENTS
 from ..tracking import case_id
 from .run import RunTracker
 
 __all__ = ["BaselineComparison", "FinalComparison", "cases_of"]
 
 _log = logging.getLogger(__name__)
-
-# A bootstrap over fewer promises more certainty than there is, so none is printed.
-FEWEST_PATIENTS = 10
 
 
 def cases_of(dataset: Any) -> list[Case]:
@@ -131,7 +129,7 @@ class BaselineComparison:
             def progress(name: str, done: int, total: int) -> None:
                 if name not in seen:
                     seen.append(name)
-                    _log.info("tuning %s: %d of %d tries done", name, done, total)
+                    _log.info("tuning %s, after %d of %d tries", name, done, total)
                 bar.total = total
                 bar.update(done - bar.n)
 
@@ -162,7 +160,8 @@ class BaselineComparison:
                 gains[f"gain_over_best_baseline_{metric}"] = value - max(others)
         self.tracker.log_group("validation", gains, step=engine.state.epoch)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in gains.items())
-        _log.info("validation after epoch %d: %s", engine.state.epoch, shown)
+        when = f"after epoch {engine.state.epoch}" if engine.state.epoch else "before the training"
+        _log.info("validation %s: %s", when, shown)
 
 
 class FinalComparison:

@@ -25,6 +25,8 @@ __all__ = ["RunTracker", "described"]
 
 _log = logging.getLogger(__name__)
 
+_SILENCE = 30.0  # seconds within an epoch, after which a line says how far it is
+
 
 def described(parameters: Mapping[str, Any]) -> str:
     """A run's name, of what tells it from others at first sight; empty if the parameters hold nothing of it.
@@ -86,7 +88,8 @@ class RunTracker:
         self._run: Run | None = None
         self._loss: list[torch.Tensor] = []
         self._waited = 0.0
-        self._epoch_clock = self._fetch_clock = 0.0
+        self._epoch_clock = self._fetch_clock = self._said = 0.0
+        self._last_epoch = 0  # the last whole one
 
     @property
     def run(self) -> Run:
@@ -106,10 +109,12 @@ class RunTracker:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def start(self, engine: Engine) -> None:
-        if self._run is not None or not distributed.leads():
+        if not distributed.leads() or (self._run is not None and not self._run.closed):
             return
         resumed = None
-        if self.resume_from is not None:
+        if self._run is not None:  # the engine is run once more: a round of federated learning
+            resumed = self._run.run_id
+        elif self.resume_from is not None:
             resumed = TrainingCheckpoint.saved_part(self.resume_from, "tracker").get("run_id")
         self._run = open_run(
             self.experiment_name,
@@ -134,7 +139,7 @@ class RunTracker:
 
     def _start_epoch(self, engine: Engine) -> None:
         self._loss, self._waited = [], 0.0
-        self._epoch_clock = time.monotonic()
+        self._epoch_clock = self._said = time.monotonic()
 
     def _start_fetch(self, engine: Engine) -> None:
         self._fetch_clock = time.monotonic()
@@ -145,6 +150,15 @@ class RunTracker:
     def _collect_loss(self, engine: Any) -> None:
         # At the end of the step MONAI has cut the output into a list. Reading the value would make a GPU wait.
         self._loss.append(engine.state.output[Keys.LOSS].detach())
+        now = time.monotonic()
+        if now - self._said > _SILENCE and distributed.leads():
+            self._said = now
+            steps, rate = len(self._loss), len(self._loss) / (now - self._epoch_clock)
+            left = ((engine.state.max_epochs or 0) - engine.state.epoch + 1) * (engine.state.epoch_length or 0) - steps
+            _log.info(
+                "epoch %d/%s: step %d of %s, %.2g steps/s, some %.0f minutes left for all epochs",
+                engine.state.epoch, engine.state.max_epochs, steps, engine.state.epoch_length, rate, left / rate / 60,
+            )  # fmt: skip
 
     def _log_epoch(self, engine: Engine) -> None:
         seconds = time.monotonic() - self._epoch_clock
@@ -164,6 +178,7 @@ class RunTracker:
         if self.learning_rate is not None:
             metrics["train/learning_rate"] = float(self.learning_rate())
         self.run.log_metrics(metrics, step=engine.state.epoch)
+        self._last_epoch = engine.state.epoch
         _log.info(
             "epoch %d/%s: loss %.5f, %.1f steps/s, %.0f %% of the time waiting for data",
             engine.state.epoch, engine.state.max_epochs, loss, len(self._loss) / seconds,
@@ -177,6 +192,8 @@ class RunTracker:
     def _fail(self, engine: Engine, error: BaseException) -> None:
         if self._run is not None:
             self._run.close("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+            if isinstance(error, KeyboardInterrupt) and self._last_epoch:
+                _log.info("the same command with --resume true goes on after epoch %d", self._last_epoch)
         raise error
 
     def finish(self, weights: Path | None = None) -> None:

@@ -10,6 +10,9 @@ signal white, and undoes it without bias.
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from .estimation import (
     NoiseCorrelation,
     PoissonGaussianParameters,
@@ -34,7 +37,9 @@ from .models import (
     make_noise,
 )
 from .stabilising import PoissonGaussianStabiliser, RicianStabiliser, Stabiliser
-from .transforms import Noised, RandNoised, UnlessPairedd
+
+if TYPE_CHECKING:
+    from .transforms import Noised, RandNoised, UnlessPairedd
 
 __all__ = [
     "NOISE_MODELS",
@@ -63,3 +68,16 @@ __all__ = [
     "make_noise",
     "noise_correlation",
 ]
+
+_TRANSFORMS = frozenset({"Noised", "RandNoised", "UnlessPairedd"})
+
+
+def __getattr__(name: str) -> object:
+    # They derive from MONAI's, which take longer to import than all else that a denoising command does before its work.
+    if name in _TRANSFORMS:
+        return getattr(importlib.import_module(".transforms", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

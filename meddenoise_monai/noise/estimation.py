@@ -18,8 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from scipy.fft import dct
 from scipy.optimize import nnls
-from scipy.special import i0e, i1e
-from scipy.stats import norm
+from scipy.special import i0e, i1e, ndtri
 
 from ..errors import InputError
 
@@ -442,9 +441,10 @@ def _noise_variance(blocks: _Blocks) -> _Variance:
 def _clipped_variance(shares: Values) -> Values:
     """Variance of standard normal variables, of which these shares (..., 2) are clipped below and above."""
     below, above = np.moveaxis(np.clip(shares, 1e-12, 0.45), -1, 0)
-    low, high = norm.ppf(below), norm.isf(above)
-    mean = low * below + high * above + norm.pdf(low) - norm.pdf(high)
-    square = low**2 * below + high**2 * above + (1 - below - above) + low * norm.pdf(low) - high * norm.pdf(high)
+    low, high = ndtri(below), -ndtri(above)
+    at_low, at_high = (np.exp(-(bound**2) / 2) / math.sqrt(2 * math.pi) for bound in (low, high))
+    mean = low * below + high * above + at_low - at_high
+    square = low**2 * below + high**2 * above + (1 - below - above) + low * at_low - high * at_high
     return np.asarray(square - mean**2)
 
 

@@ -60,7 +60,9 @@ def write_report(
         Whether the page holds windows of the data's images; it then has to be handled as the data is.
     """
     figures = tuple(make_figures(results))
-    for old in (folder / "figures").glob("*.png"):
+    ours = results["conditions"][0]["ours"]
+    page = make_page(results, figures, make_panels(outcomes, ours) if pictures else None)
+    for old in (folder / "figures").glob("*.png"):  # nothing is touched before all could be drawn
         if old.stem.startswith(KINDS) and old.stem not in {figure.name for figure in figures}:
             old.unlink()
     for figure in figures:
@@ -68,8 +70,6 @@ def write_report(
             path.write_bytes(figure.png)
     with replace_whole(folder / "table.md") as path:
         path.write_text(as_markdown(results), encoding="utf-8")
-    ours = results["conditions"][0]["ours"]
-    page = make_page(results, figures, make_panels(outcomes, ours) if pictures else None)
     with replace_whole(folder / "report.html") as path:
         path.write_text(page, encoding="utf-8")
     return Report(results, figures)

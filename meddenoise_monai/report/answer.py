@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .findings import MEASURES, UNIFORM, Content, Finding, find
+from .findings import MEASURES, UNIFORM, WIDER, Content, Finding, find
 from .limits import undecidable, undecidable_words
 from .naming import joined, method_title, number
 
 __all__ = ["Answer", "Point", "answer"]
+
+TOO_FEW = "too few patients"
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,24 @@ def answer(results: Content) -> Answer:
     findings = find(results)
     shown = [each for each in findings if each.word == "worse"]
     untested = [each for each in findings if each.word == "untested" and each.behind]
+    few = [each for each in findings if each.word == TOO_FEW and each.behind]
     leaning = [each for each in findings if each.word == "no difference shown" and each.behind]
     kind = results["protocol"]["methods"].get(ours, {}).get("kind", "network")
     subject = f"{ours} ({method_title(ours, kind)})"
     of_all = f"of {len({each.measure for each in findings})} measures"
     if shown:
         headline = f"{subject} is worse than at least one other method by {_counted(shown)} {of_all}."
-    elif untested:
+    elif untested or few:
         headline = (
-            f"By no tested measure is {subject} shown to be worse than another method; by {_counted(untested)} "
+            f"By no tested measure is {subject} shown to be worse than another method; by {_counted(untested + few)} "
             f"{of_all}, without a test, it is behind one."
         )
     else:
         headline = f"By none {of_all} is {subject} shown to be worse than another method."
     titles = (
         ("Worse", shown),
-        ("Behind on the phantom, where no test is made", [each for each in untested if each.measure != "coverage"]),
-        ("Behind, without a test", [each for each in untested if each.measure == "coverage"]),
+        ("Behind on the phantom, where no test is made", untested),
+        ("Behind on average, with too few patients for a test", few),
         ("Behind on average, without that being shown", leaning),
     )
     blocked = [entry for entry in results["conditions"] if undecidable(entry)]
@@ -120,10 +123,15 @@ def _better(findings: Sequence[Finding]) -> Iterator[Point]:
 
 
 def _undecided(findings: Sequence[Finding]) -> Iterator[Point]:
-    for measure, part in _by_measure([each for each in findings if each.word == "no difference shown"]):
-        others = list(dict.fromkeys(each.other for each in part if each.other))
-        against = f"against {joined(others) if others else 'what was asked for'}"
-        yield Point(MEASURES[measure].phrase, f"{against}, {_settings(part, findings)}")
+    for word, why in (("no difference shown", ""), (TOO_FEW, ", with too few patients to show one")):
+        for measure, part in _by_measure([each for each in findings if each.word == word]):
+            others = list(dict.fromkeys(each.other for each in part if each.other))
+            against = f"against {joined(others) if others else 'what was asked for'}"
+            yield Point(MEASURES[measure].phrase, f"{against}, {_settings(part, findings)}{why}")
+    if wide := [each for each in findings if each.word == WIDER]:
+        most = max(wide, key=lambda each: each.ours)
+        words = f"more than was asked for, {_settings(wide, findings)}, at most {_gap(most)}: wider than need be"
+        yield Point(MEASURES["coverage"].phrase, words)
 
 
 def _settings(part: Sequence[Finding], findings: Sequence[Finding]) -> str:

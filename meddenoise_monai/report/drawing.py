@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from .findings import Content
 from .styles import Style, as_png
 
 __all__ = ["Drawn", "finish", "forest", "levels_axis", "names_of", "points", "slug", "style_of"]
+
+LONGEST = 100  # letters of a name
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ def style_of(results: Content) -> dict[str, Style]:
 def slug(*words: str) -> str:
     """Words as a file's name, of small letters, digits and hyphens."""
     text = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in "_".join(words).lower())
-    return "-".join(part for part in text.split("-") if part) or "data"
+    name = "-".join(part for part in text.split("-") if part) or "data"
+    if len(name) > LONGEST:  # names of files are limited, and have to differ
+        name = f"{name[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name
 
 
 def points(axis: Any, x: Sequence[float], values: Sequence[Content | None], style: Style, label: str) -> None:

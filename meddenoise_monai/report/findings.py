@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.methods import NOISY
+from ..evaluation.statistics import word_of
 from .naming import CHANNELS, SIGNALS, condition_title
 
-__all__ = ["MEASURES", "UNIFORM", "Finding", "Measure", "find"]
+__all__ = ["MEASURES", "UNIFORM", "WIDER", "Finding", "Measure", "find"]
 
 Content = Mapping[str, Any]
 
+WIDER = "wider than asked"
 UNIFORM = "uniform field"  # what the summary calls the data of signals that are not in images
 
 
@@ -47,8 +49,8 @@ MEASURES: dict[str, Measure] = {
     "removed": Measure("Share of inserted discs lost", False, 1, " %", 100, False),
     "true_positive_rate": Measure("Share of inserted discs found", True, 1, " %", 100),
     "auc": Measure("How well a model observer finds inserted lesions (AUC)", True, 3),
-    "invented": Measure("Spots like the disc invented in an image", False, 1),
-    "hallucination_rate": Measure("Share of patches with invented structure", False, 2, " %", 100),
+    "invented": Measure("Errors that look like the disc, in an image", False, 1),
+    "hallucination_rate": Measure("Share of patches with structure that the clean image lacks", False, 2, " %", 100),
     "recovery": Measure("Contrast recovered of the phantom’s disc", True, 0, " %", 100, False),
     "f50": Measure("Sharpness of the phantom’s edge, f50", True, 2, " cycles/pixel", 1, False),
     "cnr": Measure("Contrast-to-noise ratio of the phantom’s disc", True, 1),
@@ -76,7 +78,8 @@ class Finding:
     interval
         Of their difference, ours less theirs; None where there is none.
     word
-        ``better``, ``worse`` or ``no difference shown``; ``untested`` where no interval of the difference is known.
+        ``better``, ``worse``, ``no difference shown`` or ``too few patients``; ``untested`` on the phantom, where
+        nothing but the noise varies; ``wider than asked`` where an uncertainty holds more than it was to.
     """
 
     measure: str
@@ -166,9 +169,10 @@ def _coverage(results: Content) -> Iterator[Finding]:
         found, asked = entry["coverage"], entry["asked"]
         ends = _pair(found.get("ci95"))
         interval = None if ends is None else (ends[0] - asked, ends[1] - asked)
-        word = _word(interval, True)
-        if word != "better":  # more than was asked for is a width that says less, and no merit
-            yield Finding("coverage", condition_title(entry), "", found["mean"], asked, interval, word)
+        word = word_of(interval, range(entry["patients"]))
+        # More than was asked for is a width that says less than it could, and no merit.
+        shown = WIDER if word == "better" else word
+        yield Finding("coverage", condition_title(entry), "", found["mean"], asked, interval, shown)
 
 
 def _paired(
@@ -178,14 +182,6 @@ def _paired(
         if other != ours and ours in values:
             found = differences.get(other, {"ci95": None, "word": "untested"})
             yield Finding(measure, where, other, values[ours], theirs, _pair(found["ci95"]), found["word"])
-
-
-def _word(interval: tuple[float, float] | None, higher: bool) -> str:
-    if interval is None:
-        return "untested"
-    if interval[0] <= 0 <= interval[1]:
-        return "no difference shown"
-    return "better" if (interval[0] > 0) == higher else "worse"
 
 
 def _pair(interval: Any) -> tuple[float, float] | None:

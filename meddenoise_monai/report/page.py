@@ -102,10 +102,12 @@ def _digest(content: str) -> str:
 
 
 def _answer(found: Answer, ours: str) -> str:
-    worse = " ".join(f"<b>{text(title)}:</b> {_points(points)}." for title, points in found.worse)
-    every = " Every place is in the tables of “Where it is behind”." if found.worse else ""
     caveat = text(f" {found.caveat}") if found.caveat else ""
-    parts = [f'<p class="answer"><strong>{text(found.headline)}</strong> {worse}{every}{caveat}</p>']
+    parts = [f'<div class="answer">\n<p><strong>{text(found.headline)}</strong>{caveat}</p>']
+    parts += [f"<p><b>{text(title)}:</b></p>\n{_listed(points)}" for title, points in found.worse]
+    if found.worse:
+        parts.append(paragraph("Every place is in the tables of “Where it is behind”."))
+    parts.append("</div>")
     if found.better:
         parts.append('<p class="more"><strong>Better</strong>, and shown to be:</p>\n' + _listed(found.better))
     else:
@@ -114,10 +116,6 @@ def _answer(found: Answer, ours: str) -> str:
         said = "<strong>No difference shown</strong>, which is not “equal”: this comparison cannot tell."
         parts.append(f'<p class="more">{said}</p>\n{_listed(found.undecided)}')
     return "\n".join(parts)
-
-
-def _points(points: Sequence[Point]) -> str:
-    return "; ".join(f"<em>{text(point.measure)}</em>: {text(point.words)}" for point in points)
 
 
 def _listed(points: Sequence[Point]) -> str:

@@ -82,7 +82,8 @@ def transfer(results: Content) -> Iterator[Drawn]:
             axis.set_xlabel("frequency [cycles/pixel]")
         caption = (
             f"{condition_title({'noise': noise, 'level': 0}, data=False)}: task transfer functions of a disc's edge on "
-            "a uniform background. 1 is an edge as sharp as it was; where a curve crosses 0.5 is f50; above 1 the edge "
+            "a uniform background. 1 is a perfect edge; the phantom's own, drawn on pixels, has 0.76 at 0.4 "
+            "cycles/pixel; where a curve crosses 0.5 is f50; above 1 the edge "
             "is made sharper than it was, or noise was left on it. A denoiser is not linear, so each contrast has its "
             "own curve; a missing one is an edge that was lost."
         )
@@ -118,7 +119,8 @@ def contrast(results: Content) -> Iterator[Drawn]:
             axes[-1, column].set_xlabel("contrast of the disc [1/255]")
         caption = (
             f"{condition_title({'noise': noise, 'level': 0}, data=False)}: sharpness (f50), contrast recovered (100 % "
-            "is right) and contrast-to-noise ratio (logarithmic) of a phantom's disc by its contrast."
+            "is right) and contrast-to-noise ratio (logarithmic) of a phantom's disc by its contrast, without "
+            "intervals. After a denoiser, which is not linear, a high ratio does not say that things are seen better."
         )
         alt = "Sharpness, contrast recovery and contrast-to-noise ratio by contrast; the numbers are in the tables."
         yield finish(figure, axes, slug("contrast", noise), "Contrast and sharpness of a phantom", caption, alt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from .answer import Point, answer
@@ -9,6 +10,8 @@ from .findings import Content
 from .tables import Table, fidelity_tables, make_tables
 
 __all__ = ["answer_as_markdown", "as_markdown", "in_short"]
+
+_ANGLE = re.compile(r"<(?=[A-Za-z/!?])")  # in a name of the data it would open a tag of HTML
 
 
 def answer_as_markdown(results: Content) -> str:
@@ -28,7 +31,7 @@ def _listed(points: tuple[Point, ...]) -> str:
 
 
 def as_markdown(results: Content) -> str:
-    """The answer, then all tables: the topic as a heading, the caption above each."""
+    """The answer, then all tables: by topic, under headings that a link can name, the caption above each."""
     return _with_tables(results, make_tables(results))
 
 
@@ -44,8 +47,8 @@ def _with_tables(results: Content, tables: Iterable[Table]) -> str:
         if table.topic != topic:
             topic = table.topic
             parts.append(f"## {topic}\n")
-        parts.append(f"{table.caption}\n\n{_markdown_table(table.rows)}\n")
-    return "\n".join(parts)
+        parts.append(f"### {table.title}\n\n{table.caption}\n\n{_markdown_table(table.rows)}\n")
+    return _ANGLE.sub(r"\\<", "\n".join(parts))
 
 
 def _markdown_table(rows: tuple[tuple[str, ...], ...]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..evaluation.conditions import ACQUIRED
+from ..evaluation.measures import FLOOR
 from ..evaluation.methods import NOISY, OURS
+from ..evaluation.study import PHANTOM_DRAWS
 from ..public_data import COLLECTIONS
 from .findings import Content
 from .naming import condition_title, counted, joined, method_title
@@ -120,7 +122,9 @@ def _measures(results: Content) -> list[str]:
         "less error power. SSIM and MS-SSIM: likeness of structure, 1 for the same image. RMSE: the root mean "
         "square error.",
         "Invented structure: the share of patches of 32 × 32 pixels in which more than half of the result’s structure "
-        "is not in the clean image, neither weakened nor strengthened.",
+        "is not in the clean image, neither weakened nor strengthened. Noise that was left in counts, too. Patches of "
+        f"less structure than {255 * FLOOR:.0f}/255 (root mean square) count as empty; with another floor the shares "
+        "would be others.",
     ]
     if results["observers"]:
         words.append(
@@ -136,8 +140,8 @@ def _measures(results: Content) -> list[str]:
         )
     if results["phantoms"]:
         words.append(
-            "Phantom: discs of known contrast on a uniform background, six draws of the noise; and a uniform field. "
-            "Baselines have the parameters they were tuned to for the first data set."
+            f"Phantom: discs of known contrast on a uniform background, {PHANTOM_DRAWS} draws of the noise; and a "
+            "uniform field. Baselines have the parameters they were tuned to for the first data set."
         )
     return words
 

@@ -85,7 +85,7 @@ def _invented(results: Content, data: str, noise: str, entries: list[Content]) -
     looks = style_of(results)
     levels = [entry["level"] for entry in entries]
     figure, axes = new_figure(1, 2, 2.2)
-    titles = ("patches with invented structure [%]", "noise removed: correlation with the image")
+    titles = ("patches with structure that the clean image lacks [%]", "noise removed: correlation with the image")
     for axis, metric, factor, title in zip(
         axes[0], ("hallucination_rate", "residual_values"), (100, 1), titles, strict=True
     ):

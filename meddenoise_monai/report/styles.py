@@ -19,7 +19,7 @@ __all__ = ["Style", "as_png", "look", "new_figure", "styles"]
 
 WIDTH, DPI = 7.2, 150  # inches: the text of an A4 page
 _SETTINGS = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5, "axes.spines.top": False,
-             "axes.spines.right": False}  # fmt: skip
+             "axes.spines.right": False, "text.parse_math": False}  # fmt: skip
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers and lines part them in grey.
 _LOOKS = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.methods import NOISY
+from ..evaluation.study import PHANTOM_DRAWS
 from .findings import MEASURES, Content, Finding, find
 from .naming import CHANNELS, SIGNALS, condition_title, counted, method_title, number, percent, with_interval
 
@@ -23,6 +24,8 @@ class Table:
     ----------
     topic
         Under which heading it stands.
+    title
+        Its own heading where it has one: of no other table of a comparison.
     caption
         What it shows, with units.
     rows
@@ -30,6 +33,7 @@ class Table:
     """
 
     topic: str
+    title: str
     caption: str
     rows: tuple[tuple[str, ...], ...]
 
@@ -56,9 +60,11 @@ def behind_tables(results: Content) -> Iterator[Table]:
         head = ("Where", "Other method", ours, "Other", "Difference", "Verdict")
         rows = [_behind_row(each) for each in behind if each.measure == measure]
         what = MEASURES[measure]
-        better = "higher" if what.higher else "lower"
-        caption = f"{what.phrase}: every place where {ours} is behind ({better} is better), with 95 % intervals."
-        yield Table("Where it is behind", caption, (head, *rows))
+        better = "nearer to 100 %" if measure == "recovery" else "higher" if what.higher else "lower"
+        intervals = any(each.interval for each in behind if each.measure == measure)
+        known = ", with 95 % intervals" if intervals else "; there are no intervals"
+        caption = f"{what.phrase}: every place where {ours} is behind ({better} is better){known}."
+        yield Table("Where it is behind", what.phrase, caption, (head, *rows))
 
 
 def _behind_row(each: Finding) -> tuple[str, ...]:
@@ -85,21 +91,33 @@ def _methods(results: Content) -> Iterator[Table]:
         "The methods, with their means over all images and noise levels and 95 % intervals. "
         "Weights: how many numbers a network has learned."
     )
-    yield Table("The methods", caption, tuple(rows))
+    yield Table("The methods", "Methods", caption, tuple(rows))
 
 
 def _tuned(results: Content) -> Iterator[Table]:
     rows = [
-        ("For", "Baseline", "Parameters", "PSNR [dB]", "PSNR of the defaults [dB]", "At the edge of what was tried")
+        (
+            "For",
+            "Baseline",
+            "Tuned on",
+            "Parameters",
+            "PSNR [dB]",
+            "PSNR of the defaults [dB]",
+            "At the edge of what was tried",
+        )
     ]
     for where, found in results["protocol"].get("tuned", {}).items():
         for name, entry in found.items():
             values = ", ".join(f"{key} {_short(value)}" for key, value in entry["parameters"].items())
             edges = ", ".join(entry["on_grid_edge"]) or "–"
-            rows.append((where, name, values, number(entry["psnr"]), number(entry["default_psnr"]), edges))
-    caption = "What the baselines were tuned to: of all combinations tried, the best mean PSNR on the tuning images."
+            tuned_on = f"{entry['images']} of {entry['side']} × {entry['side']}"
+            rows.append((where, name, tuned_on, values, number(entry["psnr"]), number(entry["default_psnr"]), edges))
+    caption = (
+        "What the baselines were tuned to: of all combinations tried, the best mean PSNR on the tuning images, of "
+        "which the middle was taken (pixels). What is 1 dB behind on the first images is not tried on the others."
+    )
     if len(rows) > 1:
-        yield Table("The methods", caption, tuple(rows))
+        yield Table("The methods", "Tuning", caption, tuple(rows))
 
 
 def _short(value: Any) -> str:
@@ -115,7 +133,7 @@ def _fidelity(results: Content) -> Iterator[Table]:
         for method, means in entry["methods"].items():
             rows.append((method, *(_mean(means[key], digits, factor) for key, _, digits, factor in columns)))
         caption = f"{condition_title(entry)}. {_counts(entry)}; means with 95 % intervals over patients."
-        yield Table("How like the clean image", caption, tuple(rows))
+        yield Table("How like the clean image", f"Fidelity: {condition_title(entry)}", caption, tuple(rows))
 
 
 def _verdicts(results: Content) -> Iterator[Table]:
@@ -137,7 +155,9 @@ def _verdicts(results: Content) -> Iterator[Table]:
             "intervals. p is adjusted for all rows and measures of this table."
         )
         if len(rows) > 1:
-            yield Table("How like the clean image", caption, tuple(rows))
+            yield Table(
+                "How like the clean image", f"Differences in fidelity: {condition_title(entry)}", caption, tuple(rows)
+            )
 
 
 def _probability(value: float) -> str:
@@ -147,7 +167,7 @@ def _probability(value: float) -> str:
 def _removed(results: Content) -> Iterator[Table]:
     for entry in results["conditions"]:
         rows = [("Method", "Removed: correlation with the image", "Removed: correlation with edges",
-                 "Removed: correlation of neighbours", "Patches with invented structure",
+                 "Removed: correlation of neighbours", "Patches with structure that the clean image lacks",
                  "Agrees with the clean image up to [cycles/pixel]")]  # fmt: skip
         for method, means in entry["methods"].items():
             structure = (_mean(means[f"residual_{part}"], 3) for part in ("values", "edges", "correlation"))
@@ -157,7 +177,12 @@ def _removed(results: Content) -> Iterator[Table]:
             f"{condition_title(entry)}: what was removed and what was invented; means with 95 % intervals. What is "
             "removed from an image should be noise alone: with the image and its edges it then has a correlation of 0."
         )
-        yield Table("What was removed, what was invented", caption, tuple(rows))
+        yield Table(
+            "What was removed, what was invented",
+            f"Removed and invented: {condition_title(entry)}",
+            caption,
+            tuple(rows),
+        )
 
 
 def _split(results: Content) -> Iterator[Table]:
@@ -175,7 +200,7 @@ def _split(results: Content) -> Iterator[Table]:
             f"{counted(entry['repeats']['scenes'], 'scene')}. Bias is what is always wrong, such as lost detail; "
             "variance is the noise that is left."
         )
-        yield Table("Bias and variance", caption, tuple(rows))
+        yield Table("Bias and variance", f"Bias and variance: {condition_title(entry)}", caption, tuple(rows))
 
 
 def _annotated(results: Content) -> Iterator[Table]:
@@ -190,10 +215,13 @@ def _annotated(results: Content) -> Iterator[Table]:
         caption = (
             f"{condition_title(entry)}: the share of the clean image’s contrast that is kept of "
             f"{counted(entry['lesions'], 'annotated lesion')} ({kinds}), with 95 % intervals over patients. "
-            f"{entry['faint']} more have so little contrast that a share of it means nothing. The noisy image keeps "
-            "all of it but for chance."
+            f"{entry['faint']} more have so little contrast that a share of it means nothing; those of more than 79 "
+            "pixels in radius, which no filter of some pixels changes, are left out. The noisy image keeps all of it "
+            "but for chance."
         )
-        yield Table("Lesions that the data sets mark", caption, tuple(rows))
+        yield Table(
+            "Lesions that the data sets mark", f"Annotated lesions: {condition_title(entry)}", caption, tuple(rows)
+        )
 
 
 def _inserted(results: Content) -> Iterator[Table]:
@@ -201,7 +229,7 @@ def _inserted(results: Content) -> Iterator[Table]:
         if "fate" not in entry:
             continue
         rows = [("Method", "Contrast kept", f"{entry['ours']} less this method", "verdict", "Lost", "Found",
-                 "Invented in an image")]  # fmt: skip
+                 "Errors like a disc, in an image")]  # fmt: skip
         differences = entry.get("fate_differences", {}).get("kept_contrast", {})
         for method, fate in entry["fate"].items():
             cells = (_mean(fate[key], 1, 100, " %") for key in ("kept_contrast", "removed", "true_positive_rate"))
@@ -209,11 +237,13 @@ def _inserted(results: Content) -> Iterator[Table]:
             difference = _difference(differences.get(method), 1, 100, " points")
             rows.append((method, kept, *difference, lost, found, _mean(fate["invented"], 1)))
         caption = (
-            f"{condition_title(entry)}: discs of 8 pixels across put into the images before denoising, with 95 % "
+            f"{condition_title(entry)}: discs of 8 pixels across put into the noisy images, with 95 % "
             "intervals. Lost are those that keep less than half of their contrast; found are those that a matched "
-            "filter sees at a rate of 5 % false alarms; invented are places that look like such a disc where none is."
+            "filter, which knows the clean image, sees at a rate of 5 % false alarms. The last column counts places "
+            "where the error looks like such a disc though none is there: what was lost does so, too, not only what "
+            "was invented."
         )
-        yield Table("Lesions put into the images", caption, tuple(rows))
+        yield Table("Lesions put into the images", f"Inserted discs: {condition_title(entry)}", caption, tuple(rows))
 
 
 def _by_place(results: Content) -> dict[str, list[Content]]:
@@ -232,9 +262,13 @@ def _observed(results: Content) -> Iterator[Table]:
         caption = (
             f"{place}: how well a linear model observer tells places with a lesion from the same places without, as "
             "the area under the ROC curve (AUC: 0.5 is guessing, 1 is always right) with 95 % intervals, and d′ "
-            f"(0 is guessing). {seen} places each with and without."
+            "(0 is guessing): the distance of the mean answers in standard deviations, which goes with the AUC where "
+            f"answers are distributed normally. {seen} places each with and without; an observer learns from four "
+            "fifths of them, and with less than about ten for each of its channels "
+            f"({CHANNELS['laguerre_gauss']} 5, {CHANNELS['difference_of_gaussians']} 3) comes out too low. The "
+            "intervals leave out its training, and other draws of the noise."
         )
-        yield Table("How well a model observer finds lesions", caption, tuple(rows))
+        yield Table("How well a model observer finds lesions", f"Observers: {place}", caption, tuple(rows))
 
 
 def _observed_differences(results: Content) -> Iterator[Table]:
@@ -254,7 +288,9 @@ def _observed_differences(results: Content) -> Iterator[Table]:
             rows.append((method, *cells))
         caption = f"{place}: AUC of {entries[0]['ours']} less that of each other method, with 95 % intervals."
         if len(rows) > 1:
-            yield Table("How well a model observer finds lesions", caption, tuple(rows))
+            yield Table(
+                "How well a model observer finds lesions", f"Differences of observers: {place}", caption, tuple(rows)
+            )
 
 
 def _observer(entry: Content) -> str:
@@ -283,11 +319,13 @@ def _phantoms(results: Content) -> Iterator[Table]:
             rows.append((method, *cells))
         caption = (
             f"{condition_title(entry)}: a disc of 71 pixels on a uniform background. Contrast recovered: 100 % is "
-            "right. CNR: contrast over the standard deviation of the background. f50: the frequency in cycles/pixel "
-            "at which the edge's transfer function falls to a half; higher is sharper; a dash is an edge that was lost "
-            "or a function that never falls so far."
+            "right. CNR: contrast over the standard deviation of the background; after a denoiser, which is not "
+            "linear, no measure of what can be seen. f50: the frequency in cycles/pixel at which the edge's "
+            "transfer function falls to a half; higher is sharper; a dash is an edge that was lost "
+            f"or a function that never falls so far. Means of {PHANTOM_DRAWS} draws of the noise, without intervals: "
+            "f50 in strong noise varies by a fifth and more."
         )
-        yield Table("Contrast and sharpness of a phantom", caption, tuple(rows))
+        yield Table("Contrast and sharpness of a phantom", f"Edges: {condition_title(entry)}", caption, tuple(rows))
 
 
 def _details(results: Content) -> Iterator[Table]:
@@ -300,7 +338,9 @@ def _details(results: Content) -> Iterator[Table]:
             f"{condition_title(entry)}: contrast that discs in a uniform field keep, by their contrast in units of the "
             "noise σ and by their diameter; 100 % is all of it."
         )
-        yield Table("Small and faint discs in a phantom", caption, tuple(rows))
+        yield Table(
+            "Small and faint discs in a phantom", f"Faint discs: {condition_title(entry)}", caption, tuple(rows)
+        )
 
 
 def _fields(results: Content) -> Iterator[Table]:
@@ -319,7 +359,7 @@ def _fields(results: Content) -> Iterator[Table]:
         "Noise that is left in a uniform field: its standard deviation, and the mean frequency of its power spectrum "
         "in cycles/pixel (0.25 is white noise; lower is blotchy)."
     )
-    yield Table("Noise in a uniform field", caption, tuple(rows))
+    yield Table("Noise in a uniform field", "Uniform field", caption, tuple(rows))
 
 
 def _uncertainty(results: Content) -> Iterator[Table]:
@@ -335,7 +375,7 @@ def _uncertainty(results: Content) -> Iterator[Table]:
         "How often the true value lies inside the interval that is stated for a pixel, beside how often it should, "
         "with 95 % intervals over patients, and how wide those intervals are."
     )
-    yield Table("Stated uncertainty", caption, tuple(rows))
+    yield Table("Stated uncertainty", "Coverage", caption, tuple(rows))
 
 
 def _mean(value: Content | None, digits: int, factor: float = 1.0, unit: str = "") -> str:

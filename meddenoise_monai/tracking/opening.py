@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import MeddenoiseError, UsageError
+from ..errors import InputError, MeddenoiseError, UsageError
 from .addresses import PROBE_SECONDS, artifact_location, check_reachable, public, resolve_uri, sqlite_path
 from .cleaning import clean_tags, one_line
 from .owners import owner_of, owner_tag, writer_lives
@@ -42,6 +42,7 @@ def open_run(
     *,
     resume_run_id: str | None = None,
     close_stale: bool = True,
+    fall_back: bool = True,
 ) -> Run:
     """Open a run in MLflow, or in a local folder when MLflow is not installed or its store cannot be reached.
 
@@ -68,9 +69,13 @@ def open_run(
         process, a warning is given and a new run opened.
     close_stale
         Ends, as KILLED, those runs of the same experiment that a process of this machine left RUNNING when it died.
+    fall_back
+        Whether a run that MLflow cannot take goes to a folder; else that is an error.
 
     Raises
     ------
+    InputError
+        MLflow is not installed or its store cannot be reached, and there is no `fall_back`.
     UsageError
         The experiment has no name; the tracking URI is a folder (which MLflow 3 refuses) or of an unknown kind; or
         neither the store nor `fallback_dir` can be written.
@@ -89,9 +94,17 @@ def open_run(
         except MeddenoiseError:
             raise
         except Exception as error:
+            if not fall_back:
+                raise InputError(
+                    f"MLflow cannot be used ({public(uri)}: {one_line(error)})",
+                    "start its server, or give another tracking_uri",
+                ) from error
             run = _open_local(experiment, run_name, folder, tags, resume_run_id)
-            reason = "mlflow is not installed" if isinstance(error, ImportError) else one_line(error)
-            _log.warning("MLflow cannot be used (%s: %s): this run is written to %s", public(uri), reason, run.url_hint)
+            if isinstance(error, ImportError):  # it is optional in an exported bundle
+                _log.info("mlflow is not installed: this run is written to %s", run.url_hint)
+            else:
+                said = (public(uri), one_line(error), run.url_hint)
+                _log.warning("MLflow cannot be used (%s: %s): this run is written to %s", *said)
         register(run)
     return run
 

@@ -35,6 +35,7 @@ def case_id(text: str) -> str:
     variable ``MEDDENOISE_CASE_SALT`` set (and kept secret) the digits are of HMAC-SHA-256 under that key instead.
     """
     salt = os.environ.get("MEDDENOISE_CASE_SALT", "")
+    name = text.encode(errors="surrogatepass")  # names of files need be no UTF-8
     if salt:
-        return hmac.new(salt.encode(), text.encode(), hashlib.sha256).hexdigest()[:12]
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hmac.new(salt.encode(), name, hashlib.sha256).hexdigest()[:12]
+    return hashlib.sha256(name).hexdigest()[:12]

@@ -125,10 +125,10 @@ def register_weights(
         tracking_uri,
         folder,
         {"job": "registration", **facts},
+        fall_back=False,  # a folder is no registry
     )
+    assert isinstance(run, MlflowRun)
     with run:
-        if not isinstance(run, MlflowRun):
-            raise InputError("the model registry cannot be reached", "start its server, or give another tracking_uri")
         uri, run_id = run.tracking_uri, run.run_id
         with mlflow_call():
             from mlflow import MlflowClient

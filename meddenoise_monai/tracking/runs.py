@@ -144,6 +144,11 @@ class Run(abc.ABC):
         target = clean_path(folder) if folder else ""
         self._record("files", lambda store: store.file(source, target))
 
+    @property
+    def closed(self) -> bool:
+        """Whether the run has ended."""
+        return self._closed
+
     def close(self, status: Status = "FINISHED") -> None:
         """End the run. The first call wins, later ones do nothing; never raises because of the store."""
         with mlflow_call():

@@ -36,7 +36,7 @@ def test_bm3d_is_optional(pairs: list[tuple[Image, Image]], monkeypatch: pytest.
             call()
         assert "non-commercial" in caught.value.hint
     monkeypatch.setattr(tuning, "_best", lambda name, *_: name)
-    monkeypatch.setattr(tuning, "_mean_score", lambda *_: 0.0)
+    monkeypatch.setattr(tuning, "_score", lambda *_: 0.0)
     assert list(tune_all(pairs, SIGMA)) == ALWAYS
 
 

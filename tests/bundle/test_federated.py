@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
@@ -58,3 +59,12 @@ def test_two_sites_train_one_network(tiny: dict[str, Any], mlflow_folder: Path, 
     assert all(found["val_ssim"] > before for found in metrics)
     for site in sites:
         site.finalize()
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{mlflow_folder}/mlflow.db")
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    trained = {run.info.run_id: client.get_metric_history(run.info.run_id, "train/loss") for run in runs}
+    # One run for each site, whose rounds stand one after the other, and which was open again in the second.
+    assert [[value.step for value in values] for values in trained.values() if values] == [[1, 2], [1, 2]]
+    ended = {run.info.run_id: run.info.end_time for run in runs}
+    assert all(value.timestamp <= ended[name] for name, values in trained.items() for value in values)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from meddenoise_monai import __version__, cli, denoising, folders
 from meddenoise_monai.cli import main
+from meddenoise_monai.whole_files import TEMPORARY
 from tests.commands.conftest import digests, failure, pixels, run
 from tests.samples import listen_to_interrupts
 
@@ -151,6 +152,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stdout.splitlines()[-1] == "0 []"
 
 
+def test_the_package_is_the_command() -> None:
+    """For those whose path lacks the command."""
+    command = [sys.executable, "-m", "meddenoise_monai"]
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"meddenoise {__version__}\n", "")
+    done = subprocess.run([*command, "denois"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown verb 'denois'\nhint: did you mean 'denoise'?\n"
+
+
 def test_the_entry_point_is_main() -> None:
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="meddenoise")
     assert script.load() is main
@@ -223,15 +234,16 @@ def test_a_killed_process_leaves_whole_files_and_is_gone_on_with(
     assert all(pixels(path).size for path in written)
     assert interrupted == (tmp_path / "out" / "manifest.json").is_file()
     # A kill leaves no time to tidy up: the next run does.
-    (tmp_path / "out" / ".tmp-half.png").touch()
+    half = f"{TEMPORARY}half.png"
+    (tmp_path / "out" / half).touch()
     again = typed("denoise", "in", "out", "--model", model)
     assert again.returncode == 0
     done, before = map(int, re.findall(r"\d+", again.stdout))
     assert done + before == 63
     assert before >= len(written) - 3  # those whose record was not written yet are made again
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert len(names - {".tmp-half.png"}) == 63 + 1
-    assert interrupted == (".tmp-half.png" in names)
+    assert len(names - {half}) == 63 + 1
+    assert interrupted == (half in names)
 
 
 @pytest.mark.e2e

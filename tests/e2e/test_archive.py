@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,7 @@ from meddenoise_monai.records import RECORDS
 from tests.samples import write_model
 from tests.test_denoising import dicom, digests, pixels
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("archive")]
 
 SLICES = 120
 BROKEN = ("broken.png", "a/cut.dcm")
@@ -111,11 +113,17 @@ def test_workers_and_the_driver_are_killed(case: tuple[Path, Path, dict[str, str
         assert process.poll() is None
 
     killed = []
+    began = time.time() - 1
     with subprocess.Popen(
         words, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         try:
             wait_for(1)
+            logs = [
+                path for path in Path(tempfile.gettempdir()).glob("meddenoise-ray-*") if path.stat().st_mtime > began
+            ]
+            assert logs  # of Ray, which makes its own folder one for everybody
+            assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in logs)
             workers = stages_of(process.pid)
             assert len([stage for stage in workers.values() if stage == "Denoise"]) == 2  # not more than were asked for
             for stage in ("Denoise", "Encode"):
@@ -137,6 +145,47 @@ def test_workers_and_the_driver_are_killed(case: tuple[Path, Path, dict[str, str
     assert results(target) == expected
     check_records(parquet.read_table(target / RECORDS), expected)
     assert {name: (target / name).stat().st_ino for name in visible} == made  # what was there was not written again
+
+
+# Its class lives in the program itself, so that Ray takes it along to the workers.
+DEADLY = """
+import os, signal, sys
+from meddenoise_monai import archiving, ray_engine
+from meddenoise_monai.stages import Item, Order, Passing
+
+class Deadly(Order):
+    def decode(self, item: Item) -> Passing:
+        if "poison" in item.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().decode(item)
+
+archiving.Order = Deadly
+ray_engine._RETRIES = 1  # each takes as long as a worker takes to start
+print(archiving.archive_files(sys.argv[1], sys.argv[2], engine="ray", workers=1, model=sys.argv[3]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_file_that_kills_every_worker_is_given_up_alone(
+    case: tuple[Path, Path, dict[str, str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    source, model, expected = case
+    few, program = tmp_path / "few", tmp_path / "deadly.py"
+    few.mkdir()
+    names = [f"{number:03d}.dcm" for number in range(4)]
+    for name in names:
+        shutil.copy(source / "a" / name, few / name)
+    shutil.copy(source / "a" / "009.dcm", few / "poison.dcm")
+    program.write_text(DEADLY)
+    ended = subprocess.run([sys.executable, program, few, tmp_path / "out", model], capture_output=True, text=True,
+                           env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=400)  # fmt: skip
+    assert "written=4" in ended.stdout, ended.stderr
+    assert "failed=1" in ended.stdout
+    assert results(tmp_path / "out") == {name: expected[f"a/{name}"] for name in names}
+    (lost,) = [row for row in parquet.read_table(tmp_path / "out" / RECORDS).to_pylist() if row["status"] == "failed"]
+    assert lost["source"] == "poison.dcm"
+    assert lost["reason"] == "the process that worked on it died, again and again"
 
 
 def stages_of(driver: int) -> dict[int, str]:
@@ -191,4 +240,5 @@ def test_from_bucket_to_bucket(
     files.get("clean/results/", str(tmp_path / "got"), recursive=True)
     assert results(tmp_path / "got") == wanted
     check_records(parquet.read_table(tmp_path / "got" / RECORDS), wanted)
-    assert run(words, **environment)[1]["unchanged"] == 6
+    again = run(words, **environment)[1]
+    assert again == {"written": 0, "unchanged": 5, "failed": 2, "unsuitable": 0, "ignored": 1}

@@ -31,6 +31,7 @@ def test_all_models_at_all_levels_each_once() -> None:
     found = read_conditions(["gaussian", "rician", "gaussian"], (15, 25.0, 15))
     assert [str(each) for each in found] == ["gaussian 15/255", "gaussian 25/255", "rician 15/255", "rician 25/255"]
     assert read_conditions("poisson", 5) == [Condition("poisson", 5.0)]
+    assert [each.level for each in read_conditions("gaussian", (0.01, 1000))] == [0.01, 1000]
 
 
 def test_acquired_noise_is_not_drawn() -> None:
@@ -46,6 +47,10 @@ def test_acquired_noise_is_not_drawn() -> None:
         ("gaussian", 0, "no noise level"),
         ("gaussian", (5, float("nan")), "no noise level"),
         ("gaussian", True, "no noise level"),
+        ("gaussian", 1e-320, "no noise level"),
+        ("poisson", (25, 0.0099), "no noise level"),
+        ("gaussian", 1000.1, "no noise level from 0.01 to 1000"),
+        ("gaussian", 10**400, "no noise level"),
         ((), 5, "no noise to compare"),
         ("gaussian", (), "no noise to compare"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from meddenoise_monai.errors import InputError, UsageError
-from meddenoise_monai.evaluation.scenes import annotated_windows, evenly_by_data, read_scenes
+from meddenoise_monai.evaluation.scenes import annotated_windows, evenly_by_data, printable, read_lesions, read_scenes
 from meddenoise_monai.evaluation.sources import read_sources
 
 
@@ -99,6 +100,87 @@ def test_pairs_as_corrupt_writes_them(tmp_path: Path) -> None:
         assert Path(item["label"]).parent.name == "original"
         assert Path(item["image"]).parent.name == "noisy"
         assert item["patient"] == Path(item["label"]).stem
+
+
+def listed(folder: Path, **facts: Any) -> Path:
+    """A datalist of three images, the first with these facts."""
+    items = [{"image": picture(folder / f"{n}.png", (40, 40), seed=n), "patient": str(n)} for n in range(3)]
+    items[0] |= facts
+    (folder / "list.json").write_text(json.dumps({"test": items}))
+    return folder / "list.json"
+
+
+@pytest.mark.parametrize("key", ["source", "scene", "patient"])
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, True])
+def test_names_are_text_or_numbers(tmp_path: Path, key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"'{key}' of .*0.png is neither text nor a number"):
+        read_sources(listed(tmp_path, **{key: value}))
+
+
+def test_a_patient_of_number_0_is_one(tmp_path: Path) -> None:
+    found = read_sources(listed(tmp_path, patient=0))
+    assert {scene.patient for scene in read_scenes(found.test + found.tuning)[0]} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("films", "films"),
+        ("Röntgen 2", "Röntgen 2"),
+        ("a\nb\x1b[31m\x00", "a b?[31m?"),
+        ("\udcfc\ud800", "??"),
+        ("x" * 81, "x" * 79 + "…"),
+        ("x" * 80, "x" * 80),
+        (" \n", "images"),
+        (7, "7"),
+    ],
+)
+def test_a_source_is_one_line_of_visible_characters(tmp_path: Path, name: Any, shown: str) -> None:
+    found = read_sources(listed(tmp_path, source=name))
+    assert shown in {item["source"] for item in found.test + found.tuning}
+    assert printable(name) == ("" if shown == "images" else shown)
+
+
+def test_names_that_are_no_unicode_are_read_and_written(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    for number in range(4):
+        image = picture(tmp_path / "plain.png", (40, 40), seed=number)
+        os.makedirs(folder, exist_ok=True)
+        os.replace(image, os.fsencode(folder) + b"/M\xfcller_%d.png" % number)
+    found = read_sources(folder)
+    assert {item["source"] for item in found.test} == {"M?ller"}
+    for scene in read_scenes(found.test)[0]:
+        assert (scene.data + scene.patient + scene.file).encode()
+        assert scene.patient.startswith("M\\udcfcller_")
+    lone = read_sources(listed(tmp_path, patient="\ud800"))
+    assert (len(lone.test), len(lone.tuning)) == (2, 1)
+
+
+def test_the_name_of_a_single_image_may_be_a_patients(tmp_path: Path) -> None:
+    picture(tmp_path / "films" / "Mueller_Hans_0.png")
+    (item,) = read_sources(tmp_path / "films" / "Mueller_Hans_0.png").test
+    assert item["source"] == "images"
+    (item,) = read_sources(tmp_path / "films").test
+    assert item["source"] == "films"
+
+
+def test_a_datalist_that_is_named_from_within_its_folder_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed(tmp_path).rename(tmp_path / "datalist.json")
+    monkeypatch.chdir(tmp_path)
+    assert {item["source"] for item in read_sources(".").test} == {tmp_path.name}
+
+
+def test_copies_in_a_folder_are_not_tuned_on_and_judged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(6):
+        picture(tmp_path / f"{number}.png", (40, 40), seed=number // 2)
+    found = read_sources(tmp_path)
+    assert len(found.test) + len(found.tuning) == 3
+    assert "3 test image(s) are copies of others" in caplog.text
+    for number in range(6):
+        picture(tmp_path / f"{number}.png", (40, 40), seed=0)
+    assert not read_sources(tmp_path).apart
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty list", "flat repeats"])
@@ -220,3 +302,79 @@ def test_windows_around_annotated_lesions(tmp_path: Path) -> None:
         (place,) = scene.annotations
         assert scene.clean[int(place.row), int(place.column)] == whole[lesion["y"], lesion["x"]]
         assert scene.clean.shape == (128, 128)
+
+
+def test_lesions_that_no_filter_reaches_across_are_left_out(tmp_path: Path) -> None:
+    path = picture(tmp_path / "film.png", (500, 500))
+    lesions = [{"x": 250, "y": 250, "radius": radius} for radius in (79, 80)]
+    found = annotated_windows([{"image": path, "lesions": lesions, "patient": "p"}])
+    assert [scene.annotations[0].radius for scene in found] == [79]
+    assert len(annotated_windows([{"image": path, "lesions": lesions, "patient": "p"}], most=500)) == 2
+
+
+LESION = {"x": 8, "y": 9, "radius": 4}
+
+
+@pytest.mark.parametrize(
+    ("lesions", "message"),
+    [
+        ("abc", "no list"),
+        (5, "no list"),
+        (0, "no list"),
+        (LESION, "no list"),
+        (["abc"], "entry 1 .*is no object"),
+        ([LESION, 5], "entry 2 .*is no object"),
+        ([{"x": 8, "radius": 4}], "has y None"),
+        ([LESION | {"x": "abc"}], "has x 'abc'"),
+        ([LESION | {"x": [1]}], r"has x \[1\]"),
+        ([LESION | {"y": float("nan")}], "has y nan"),
+        ([LESION | {"x": float("inf")}], "has x inf"),
+        ([LESION | {"y": 10**400}], "has y 1000"),
+        ([LESION | {"radius": float("nan")}], "has radius nan"),
+        ([LESION | {"radius": 10**400}], "has radius 1000"),
+        ([LESION | {"radius": True}], "has radius True"),
+        ([LESION | {"radius": -1e300}], "has the radius -1e"),
+        ([LESION | {"radius": 0}], "has the radius 0"),
+    ],
+)
+def test_wrong_lesions_are_named_when_the_datalist_is_read(tmp_path: Path, lesions: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"0.png: .*{message}") as caught:
+        read_sources(listed(tmp_path, lesions=lesions))
+    assert len(caught.value.message) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "lesions",
+    [
+        None,
+        [],
+        [{}],
+        [{"x": None, "y": None, "radius": None}],
+        [LESION | {"radius": None}],
+        [{"y": 1, "radius": 2}],
+        [LESION | {"radius": 1.7e308}],
+        [LESION | {"x": 1e300}],
+        [LESION | {"y": -1e300}],
+    ],
+)
+def test_lesions_without_a_place_in_the_image_have_no_window(tmp_path: Path, lesions: Any) -> None:
+    found = read_sources(listed(tmp_path, lesions=lesions))
+    assert annotated_windows(found.test + found.tuning, least=16) == []
+
+
+def test_the_kind_of_a_lesion_is_shown_in_one_line() -> None:
+    (lesion,) = read_lesions({"image": "a.png", "lesions": [LESION | {"class": "a\nb"}]})
+    assert (lesion.row, lesion.column, lesion.radius, lesion.kind) == (9, 8, 4, "a b")
+
+
+@pytest.mark.parametrize("tissue", [2, -0.1, float("nan"), True, "abc", 10**400])
+def test_a_share_of_tissue_is_checked_before_images_are_read(tissue: Any) -> None:
+    with pytest.raises(UsageError, match=r"--tissue .* is no share from 0 to 1"):
+        read_scenes([{"image": "nowhere.png"}], tissue=tissue)
+
+
+@pytest.mark.parametrize("window", [1, 31, -5])
+def test_a_window_in_which_nothing_can_be_measured(window: int) -> None:
+    with pytest.raises(UsageError, match=f"window of {window} ") as caught:
+        read_scenes([{"image": "nowhere.png"}], window=window)
+    assert "--window 32 or more" in caught.value.hint

@@ -15,7 +15,7 @@ from meddenoise_monai.errors import InputError
 from meddenoise_monai.evaluation import measures, tasks
 from meddenoise_monai.evaluation.conditions import Condition
 from meddenoise_monai.evaluation.methods import Method, read_methods
-from meddenoise_monai.evaluation.tasks import Task, run_tasks, workers_here
+from meddenoise_monai.evaluation.tasks import Task, Workers, run_tasks, workers_here
 
 METHODS = tuple(read_methods(["gaussian", "median"]))
 RNG = np.random.default_rng(0)
@@ -39,8 +39,13 @@ def test_processes_change_no_digit(tmp_path: Path) -> None:
     seen: list[int] = []
     alone = run_tasks(planned, tmp_path / "alone", progress=seen.append)
     assert seen == [0, 1, 2, 3]
-    together = run_tasks(planned, tmp_path / "together", workers=2)
-    assert without_times(alone) == without_times(together)
+    with Workers(2) as two:
+        together = run_tasks(planned, tmp_path / "together", two)
+        pool = two._pool
+        again = run_tasks(planned, tmp_path / "again", two)
+        assert two._pool is pool is not None
+    assert two._pool is None
+    assert without_times(alone) == without_times(together) == without_times(again)
     assert [list(result) for result in alone] == [["noisy", "gaussian", "median"]] * 3
 
 
@@ -69,6 +74,45 @@ def test_what_is_known_is_not_computed_again(tmp_path: Path, monkeypatch: pytest
     damaged.write_text(damaged.read_text()[:20])
     assert run_tasks([fidelity(SCENES[0])], tmp_path)[0]["gaussian"] == first[0]["gaussian"]
     assert calls == ["gaussian", "median"]
+
+
+def damage(content: dict[str, Any], kind: str) -> Any:
+    if kind == "other number":
+        content["values"]["psnr"] += 1
+    elif kind == "as before digests":
+        return content["values"]
+    elif kind == "values of another type":
+        return content | {"values": [1]}
+    elif kind == "no digest":
+        del content["sha256"]
+    return content
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "other number",
+        "as before digests",
+        "values of another type",
+        "no digest",
+        "{}",
+        "[]",
+        "null",
+        "5",
+        "[" * 200_000,
+    ],
+)
+def test_a_damaged_number_is_measured_again(tmp_path: Path, kind: str) -> None:
+    task = fidelity(SCENES[0], METHODS[:1])
+    first = run_tasks([task], tmp_path)
+    path = tmp_path / f"{task.key(METHODS[0])}.json"
+    whole = path.read_text()
+    known = kind[0] in "{[n5" and kind != "no digest"
+    path.write_text(kind if known else json.dumps(damage(json.loads(whole), kind)))
+    assert without_times(run_tasks([task], tmp_path)) == without_times(first)
+    assert json.loads(path.read_text()).keys() == {"sha256", "values"}
+    path.write_text(whole)
+    assert run_tasks([task], tmp_path) == first  # times included: it was taken
 
 
 def test_a_key_knows_all_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +147,8 @@ def die(task: Task, cache: Path) -> None:
 
 def test_a_process_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_run", die)
-    with pytest.raises(InputError, match="process of the comparison died"):
-        run_tasks([replace(fidelity(SCENES[0]), methods=METHODS[:1]), fidelity(SCENES[1])], tmp_path, workers=2)
+    with Workers(2) as two, pytest.raises(InputError, match="process of the comparison died"):
+        run_tasks([replace(fidelity(SCENES[0]), methods=METHODS[:1]), fidelity(SCENES[1])], tmp_path, two)
 
 
 def test_answers_are_plain(tmp_path: Path) -> None:

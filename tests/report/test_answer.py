@@ -92,6 +92,16 @@ def test_behind_without_being_shown_is_said_apart() -> None:
     assert "Contrast kept of annotated lesions" in [point.measure for point in answer(results).undecided]
 
 
+def test_too_few_patients_for_a_test_are_no_verdict() -> None:
+    results = made_up("too few patients")  # of 29 dB against 30
+    assert "without a test, it is behind one" in answer(results).headline
+    assert set(worse(results)) == {"Behind on average, with too few patients for a test"}
+    assert "29.00 dB against 30.00 dB of bm3d" in worse(results)["Behind on average, with too few patients for a test"]
+    said = {point.measure: point.words for point in answer(results).undecided}
+    assert said["PSNR"] == "against bm3d, in 1 of 1 setting, with too few patients to show one"
+    assert "cannot come out below p = 0.05" in answer(results).caveat
+
+
 def phantom(recovery: float, f50: float | None) -> list[dict[str, Any]]:
     known = {"recovery": 0.98, "f50": 0.4, "cnr": 5.0, "mtf": None}
     ours = {**known, "recovery": recovery, "f50": f50}
@@ -113,13 +123,20 @@ def test_too_much_contrast_is_as_wrong_as_too_little(recovery: float, behind: bo
 
 
 def test_coverage_below_what_was_asked_is_worse() -> None:
-    entry = {"data": "films", "noise": "gaussian", "level": 25.0, "asked": 0.9,
+    entry = {"data": "films", "noise": "gaussian", "level": 25.0, "asked": 0.9, "patients": 12,
              "coverage": {"mean": 0.8, "ci95": [0.75, 0.85]}, "width": {"mean": 0.1, "ci95": None}}  # fmt: skip
     words = worse(made_up(uncertainty=[entry]))["Worse"]
     assert "80.0 % against 90.0 % asked for" in words
     assert "Worse" not in worse(made_up(uncertainty=[{**entry, "coverage": {"mean": 0.91, "ci95": [0.88, 0.94]}}]))
     wide = made_up(uncertainty=[{**entry, "coverage": {"mean": 0.97, "ci95": [0.96, 0.98]}}])
-    assert not [finding for finding in find(wide) if finding.measure == "coverage"]
+    assert "Worse" not in worse(wide)
+    said = [point.words for point in answer(wide).undecided if point.measure.startswith("Share of true values")]
+    assert said == [
+        "more than was asked for, in 1 of 1 setting, at most 97.0 % against 90.0 % asked for "
+        "(films, Gaussian noise 25/255): wider than need be"
+    ]
+    few = made_up(uncertainty=[{**entry, "patients": 9}])
+    assert "Worse" not in worse(few), "an interval of nine patients decides nothing"
 
 
 def test_noisy_input_is_no_rival_in_what_it_keeps_for_nothing(results: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,12 @@ def test_short_form_is_the_answer_and_the_fidelity(results: dict[str, Any]) -> N
     assert set(short.splitlines()) < set(as_markdown(results).splitlines())
 
 
+def test_every_table_has_a_heading_of_its_own(results: dict[str, Any]) -> None:
+    headings = [line for line in as_markdown(results).splitlines() if line.startswith("### ")]
+    assert len(headings) == len(set(headings)) == len(make_tables(results))
+    assert any(line.startswith("### Fidelity: ") for line in headings)
+
+
 def test_markdown_columns_are_aligned_and_bars_escaped() -> None:
     lines = _markdown_table((("a", "b"), ("one|two", "3"))).splitlines()
     assert len({len(line) for line in lines}) == 1
@@ -179,3 +186,17 @@ def test_pictures_shrink_to_their_middle_where_they_are_too_many(
     panels = make_panels(outcomes, OURS)
     assert [panel.shape for panel in panels] == [(128, 128)] * 2
     assert all(panel.cut for panel in panels)
+
+
+def test_names_are_no_formulas(results: dict[str, Any]) -> None:
+    """matplotlib would take what stands between dollars for one, and fail on most."""
+    text = json.dumps(results).replace('"films"', json.dumps("$\\foo$ " + "long " * 100))
+    figures = make_figures(json.loads(text))
+    assert len({figure.name for figure in figures}) == len(figures)
+    assert max(len(figure.name) for figure in figures) < 200
+
+
+def test_names_are_no_tags_in_markdown_either(results: dict[str, Any]) -> None:
+    text = json.dumps(results).replace('"films"', json.dumps("<script>alert(1)</script>"))
+    for words in (as_markdown(json.loads(text)), in_short(json.loads(text))):
+        assert words.count("<script>") == words.count(r"\<script>") > 0

@@ -15,6 +15,7 @@ def test_pictures_go_to_mlflow_only_where_asked_for(
     mlflow_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "OBSERVED", 1)
+    monkeypatch.setattr(study, "FIELDS", 1)
     monkeypatch.setattr(study, "PHANTOM_DRAWS", 2)
     data = write_patients(tmp_path_factory.mktemp("in") / "films", 3)
     settings = {"methods": ["median"], "levels": [25.0], "realisations": 1, "workers": 1}
