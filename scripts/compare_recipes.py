@@ -48,6 +48,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "3 blocks": network((48, 64, 128), 3, 2),
     "4 levels, 1 block": network((48, 64, 128, 192), 1, 2),
     "stride 3: 64, 96, 128": network((64, 96, 128), 2, 3),
+    "without faint lesions": {"lesion_probability": 0.0},
+    "without texture": {"texture_probability": 0.0},
+    "logarithm of L1": {"loss": {"_target_": "meddenoise_monai.losses.LogL1Loss"}},
     # Their gradients are some hundred times smaller than the logarithm's, and are cut accordingly.
     "L1": {"loss": {"_target_": "torch.nn.L1Loss"}, "gradient_norm": 0.1},
     "L2": {"loss": {"_target_": "torch.nn.MSELoss"}, "gradient_norm": 0.01},
