@@ -122,7 +122,7 @@ def test_logarithms_are_finite_without_error_and_give_gradients(kind: type[LogL1
     assert kind()(noisy.bfloat16(), clean).dtype == torch.float32
 
 
-def test_log_l2_is_half_a_decibel_scale() -> None:
+def test_log_l2_is_psnr_in_another_unit() -> None:
     """Without its floor it is PSNR, but for a factor: 10 dB more are ln(10) / 2 less."""
     clean, noisy = pair(1, 1, 16, 16)
     psnr = -10 * math.log10(float((noisy - clean).square().mean()))
