@@ -78,11 +78,11 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
 
 def logarithmic(axis: Axes) -> None:
     """Make the vertical axis logarithmic; matplotlib's own labels of powers are mathtext, which `look` turns off."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogFormatter
 
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(FuncFormatter(_power))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # speaks where there are few powers
 
 
 def _power(value: float, _: object) -> str:

@@ -96,6 +96,16 @@ def test_powers_that_would_be_long_numbers() -> None:
     assert {"10⁻⁵", "0.001", "0.1", "10", "1000", "10⁵"} <= set(labels)
 
 
+def test_an_axis_without_a_power_of_ten_has_labels() -> None:
+    with look():
+        figure, axes = new_figure(1, 1, 2.0)
+        axes[0, 0].plot([0, 1], [2.2, 8.3])
+        logarithmic(axes[0, 0])
+        as_png(figure)
+        labels = [label.get_text() for label in axes[0, 0].get_yticklabels(which="both")]
+    assert {"3", "6"} <= set(labels)
+
+
 def test_figures_without_phantoms_lesions_and_repeats(results: dict[str, Any]) -> None:
     bare = {**results, "phantoms": [], "observers": [], "lesions": [], "hallucination_maps": []}
     for entry in bare["conditions"]:
