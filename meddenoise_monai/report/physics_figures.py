@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .drawing import Drawn, finish, names_of, slug, style_of
 from .findings import Content
 from .naming import condition_title
-from .styles import new_figure
+from .styles import logarithmic, new_figure
 
 __all__ = ["contrast", "noise_power", "transfer"]
 
@@ -38,7 +38,7 @@ def noise_power(results: Content) -> Iterator[Drawn]:
                     axis.plot(spectrum["frequencies"], power, color=style.color, linestyle=style.linestyle,
                               linewidth=style.linewidth, zorder=style.zorder, marker=style.marker, markersize=3.5,
                               markevery=6, label=name)  # fmt: skip
-                axis.set_yscale("log")
+                logarithmic(axis)
                 axis.set_ylim(bottom=1e-3)
             row[0].set_ylabel(f"{f'noise {level:g}/255' if level else 'as acquired'}\npower [(1/255)² pixel²]")
         for axis, column in zip(axes[0], columns, strict=True):
@@ -114,7 +114,7 @@ def contrast(results: Content) -> Iterator[Drawn]:
                 if column == 0:
                     axis.set_ylabel(label)
                 if measure == "cnr":
-                    axis.set_yscale("log")
+                    logarithmic(axis)
             axes[0, column].set_title(f"noise {entry['level']:g}/255")
             axes[-1, column].set_xlabel("contrast of the disc [1/255]")
         caption = (

@@ -85,14 +85,14 @@ def _invented(results: Content, data: str, noise: str, entries: list[Content]) -
     looks = style_of(results)
     levels = [entry["level"] for entry in entries]
     figure, axes = new_figure(1, 2, 2.2)
-    titles = ("patches with structure that the clean image lacks [%]", "noise removed: correlation with the image")
+    titles = ("patches with structure that the clean image lacks", "noise removed: correlation with the image")
     for axis, metric, factor, title in zip(
         axes[0], ("hallucination_rate", "residual_values"), (100, 1), titles, strict=True
     ):
         for name, offset in zip(names, _spread(len(names)), strict=True):
             values = [_scaled(entry["methods"][name][metric], factor) for entry in entries]
             points(axis, [place + offset for place in range(len(levels))], values, looks[name], name)
-        axis.set(title=title, ylabel="[%]" if factor == 100 else "correlation")
+        axis.set(title=title, ylabel="share [%]" if factor == 100 else "correlation")
         levels_axis(axis, levels)
     axes[0, 1].axhline(0, color="black", linewidth=0.8)
     caption = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import numpy as np
 from ..evaluation.methods import NOISY
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Style", "as_png", "look", "new_figure", "styles"]
+__all__ = ["Style", "as_png", "logarithmic", "look", "new_figure", "styles"]
 
 WIDTH, DPI = 7.2, 150  # inches: the text of an A4 page
 _SETTINGS = {"font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7.5, "axes.spines.top": False,
@@ -33,6 +35,9 @@ _LOOKS = (
     ("#806000", "<", (0, (2, 2))),
     ("#7f3fbf", ">", (0, (6, 2, 2, 2))),
 )
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,21 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
         axis.grid(alpha=0.3, linewidth=0.6)
         axis.set_axisbelow(True)
     return figure, axes
+
+
+def logarithmic(axis: Axes) -> None:
+    """Make the vertical axis logarithmic; matplotlib's own labels of powers are mathtext, which `look` turns off."""
+    from matplotlib.ticker import FuncFormatter, LogFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(_power))
+    axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # speaks where there are few powers
+
+
+def _power(value: float, _: object) -> str:
+    """As a plain number where that is short, else as a power of ten."""
+    exponent = round(math.log10(value))
+    return f"{value:g}" if -3 <= exponent <= 4 else f"10{str(exponent).translate(_RAISED)}"
 
 
 @contextmanager

@@ -215,9 +215,9 @@ def _annotated(results: Content) -> Iterator[Table]:
         caption = (
             f"{condition_title(entry)}: the share of the clean image’s contrast that is kept of "
             f"{counted(entry['lesions'], 'annotated lesion')} ({kinds}), with 95 % intervals over patients. "
-            f"{entry['faint']} more have so little contrast that a share of it means nothing; those of more than 79 "
-            "pixels in radius, which no filter of some pixels changes, are left out. The noisy image keeps all of it "
-            "but for chance."
+            f"{entry['faint']} more {'has' if entry['faint'] == 1 else 'have'} so little contrast that a share of it "
+            "means nothing; those of more than 79 pixels in radius, which no filter of some pixels changes, are left "
+            "out. The noisy image keeps all of it but for chance."
         )
         yield Table(
             "Lesions that the data sets mark", f"Annotated lesions: {condition_title(entry)}", caption, tuple(rows)

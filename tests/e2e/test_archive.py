@@ -106,7 +106,7 @@ def test_workers_and_the_driver_are_killed(case: tuple[Path, Path, dict[str, str
         return sum(path.is_file() for path in target.rglob("[!.]*.dcm"))
 
     def wait_for(count: int) -> None:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 500  # busy machines start Ray in minutes
         while written() < count and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert written() >= count
@@ -179,7 +179,7 @@ def test_a_file_that_kills_every_worker_is_given_up_alone(
     shutil.copy(source / "a" / "009.dcm", few / "poison.dcm")
     program.write_text(DEADLY)
     ended = subprocess.run([sys.executable, program, few, tmp_path / "out", model], capture_output=True, text=True,
-                           env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=400)  # fmt: skip
+                           env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=900)  # fmt: skip
     assert "written=4" in ended.stdout, ended.stderr
     assert "failed=1" in ended.stdout
     assert results(tmp_path / "out") == {name: expected[f"a/{name}"] for name in names}

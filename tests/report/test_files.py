@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from meddenoise_monai.evaluation.measures import as_image
@@ -20,7 +22,7 @@ from meddenoise_monai.report.figures import KINDS, make_figures
 from meddenoise_monai.report.naming import number, percent, with_interval
 from meddenoise_monai.report.panels import make_panels
 from meddenoise_monai.report.plain import _markdown_table, as_markdown, in_short
-from meddenoise_monai.report.styles import as_png, look, new_figure, styles
+from meddenoise_monai.report.styles import as_png, logarithmic, look, new_figure, styles
 from meddenoise_monai.report.tables import make_tables
 from tests.small_study import OURS
 
@@ -68,6 +70,40 @@ def test_figures_of_everything_that_was_measured(written: tuple[Path, Report]) -
         assert len(picture.convert("L").getcolors()) > 20
         assert figure.caption.endswith(".")
         assert figure.alt
+
+
+def test_no_words_in_figures_are_markup(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def read(figure: Figure) -> bytes:
+        png = as_png(figure)
+        seen.extend(text.get_text() for text in figure.findobj(Text))  # type: ignore[attr-defined]
+        return png
+
+    monkeypatch.setattr("meddenoise_monai.report.drawing.as_png", read)
+    make_figures(results)
+    assert {"0.001", "10", "100"} <= set(seen)  # of logarithmic axes
+    assert not [text for text in seen if "$" in text or "\\" in text]
+
+
+def test_powers_that_would_be_long_numbers() -> None:
+    with look():
+        figure, axes = new_figure(1, 1, 2.0)
+        axes[0, 0].plot([0, 1], [1e-5, 1e5])
+        logarithmic(axes[0, 0])
+        as_png(figure)
+        labels = [label.get_text() for label in axes[0, 0].get_yticklabels()]
+    assert {"10⁻⁵", "0.001", "0.1", "10", "1000", "10⁵"} <= set(labels)
+
+
+def test_an_axis_without_a_power_of_ten_has_labels() -> None:
+    with look():
+        figure, axes = new_figure(1, 1, 2.0)
+        axes[0, 0].plot([0, 1], [2.2, 8.3])
+        logarithmic(axes[0, 0])
+        as_png(figure)
+        labels = [label.get_text() for label in axes[0, 0].get_yticklabels(which="both")]
+    assert {"3", "6"} <= set(labels)
 
 
 def test_figures_without_phantoms_lesions_and_repeats(results: dict[str, Any]) -> None:
