@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["L1SSIMLoss", "LogL1Loss", "batch_ssim"]
+__all__ = ["L1SSIMLoss", "LogL1Loss", "LogL2Loss", "batch_ssim"]
 
 _WINDOW, _SIGMA = 11, 1.5
 
@@ -108,3 +108,27 @@ class LogL1Loss(nn.Module):
         """Scalar loss of (B, C, …) images."""
         errors = (prediction.float() - target.float()).abs().flatten(1).mean(1)
         return (self.floor + errors).log().mean()
+
+
+class LogL2Loss(nn.Module):
+    """Mean over the images of a batch of ``log(floor^2 + mean squared error) / 2``: the counterpart of `LogL1Loss`.
+
+    What is likely but not sure, such as a faint disc in strong noise, is kept in part by the mean of what is likely,
+    and lost by its median, which L1 asks for.
+
+    Parameters
+    ----------
+    floor
+        Added to every error, in the images' units, so that noise-free images do not rule instead.
+    """
+
+    def __init__(self, floor: float = 0.002) -> None:
+        super().__init__()
+        if not floor > 0:
+            raise ValueError(f"floor must be positive, got {floor}")
+        self.floor = floor
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss of (B, C, …) images."""
+        errors = (prediction.float() - target.float()).square().flatten(1).mean(1)
+        return (self.floor**2 + errors).log().mean() / 2

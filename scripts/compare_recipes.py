@@ -31,6 +31,7 @@ from peers import OURS, PEERS  # noqa: E402
 SIGMAS = (15, 25, 50)  # of 255
 STEPS = 20  # of an epoch
 OVERHEAD = 1.15  # a step with its data, noise, optimiser and average, to forward and backward alone
+TAUGHT, TEACHING = "narrower, taught by the released weights", 1.6  # the same with the teacher's answers
 
 
 def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]:
@@ -41,13 +42,33 @@ def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
     "narrower: 32, 64, 128": network((32, 64, 128), 2, 2),
+    TAUGHT: network((32, 64, 128), 2, 2)
+    | {
+        "train::preprocessing::transforms::9": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "meddenoise_monai.noise.UnlessPairedd", "transform": "@noise"},
+                {
+                    "_target_": "recipe_parts.Taughtd",
+                    "keys": "label",
+                    "noisy": "image",
+                    "weights": str(HERE.parent / "bundle" / "models" / "model.pt"),
+                },
+            ],
+        }
+    },
     "wider: 64, 64, 128": network((64, 64, 128), 2, 2),
-    "wider below: 48, 96, 160": network((48, 96, 160), 2, 2),
     "full resolution: 16, 32, 64, 128": network((16, 32, 64, 128), 2, 1),
     "1 block": network((48, 64, 128), 1, 2),
     "3 blocks": network((48, 64, 128), 3, 2),
     "4 levels, 1 block": network((48, 64, 128, 192), 1, 2),
     "stride 3: 64, 96, 128": network((64, 96, 128), 2, 3),
+    "with a map of σ": {
+        "network_def": {"_target_": "recipe_parts.levelled", "widths": [48, 64, 128], "blocks": 2, "stride": 2}
+    },
+    "without faint lesions": {"lesion_probability": 0.0},
+    "without texture": {"texture_probability": 0.0},
+    "logarithm of L1": {"loss": {"_target_": "meddenoise_monai.losses.LogL1Loss"}},
     # Their gradients are some hundred times smaller than the logarithm's, and are cut accordingly.
     "L1": {"loss": {"_target_": "torch.nn.L1Loss"}, "gradient_norm": 0.1},
     "L2": {"loss": {"_target_": "torch.nn.MSELoss"}, "gradient_norm": 0.01},
@@ -55,9 +76,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss": {"_target_": "meddenoise_monai.losses.L1SSIMLoss", "weight": 0.1},
         "gradient_norm": 0.3,
     },
-    "patches of 96": {"patch_size": 96, "batch_size": 8},
     "patches of 128": {"patch_size": 128, "batch_size": 4},
-    "batch 32": {"batch_size": 32},
     "sigma up to 55": {"sigma_max": 55 / 255},
     "learning rate 0.0005": {"learning_rate": 0.0005},
     "learning rate 0.002": {"learning_rate": 0.002},
@@ -68,7 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def train(variant: str, mini_mias: str, folder: Path, minutes: float) -> None:
     """Train one variant in a process of its own, for the steps that fill the time: its schedule has to end with it."""
     overrides = {"baselines": ["gaussian"], **VARIANTS[variant]}
-    steps = 60 * minutes / (OVERHEAD * step_seconds(overrides))
+    steps = 60 * minutes / ((TEACHING if variant == TAUGHT else OVERHEAD) * step_seconds(overrides))
     epochs = max(1, round(steps / STEPS))
     overrides |= {"max_epochs": epochs, "steps_per_epoch": STEPS, "val_interval": epochs}
     overrides |= {"warmup_steps": epochs * STEPS // 10}  # release.json's would outlast the slower networks' training
@@ -122,13 +141,13 @@ def windows(mini_mias: Path) -> dict[str, list[dict[str, Any]]]:
 
 def trained(variant: str, weights: Path) -> Any:
     """The network of a variant."""
-    from peers import PEERS, build
+    from peers import build
 
     from meddenoise_monai.inference import load_denoiser, load_weights
 
-    if variant not in PEERS:
+    if "network_def" not in VARIANTS[variant]:
         return load_denoiser(weights, "cpu").network
-    network = build(PEERS[variant])
+    network = build(VARIANTS[variant]["network_def"])
     network.load_state_dict(load_weights(weights))
     return network
 

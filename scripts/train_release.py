@@ -41,11 +41,11 @@ FRACTIONS = (0.7, 0.1, 0.2)
 SPLIT_SEED = 0
 # How often each source is drawn, whatever its number of images.
 SHARES = {
-    "mini-MIAS": 0.38,
+    "mini-MIAS": 0.32,
     "mini-MIAS, shrunk": 0.06,
     "packages": 0.22,
     "packages, shrunk": 0.14,
-    "softened": 0.04,
+    "softened": 0.1,
     "synthetic": 0.16,
 }
 FACTORS, LEAST_SIDE = (2, 4), 64

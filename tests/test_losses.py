@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from monai.metrics import SSIMMetric
 from torch import Tensor
 
-from meddenoise_monai.losses import L1SSIMLoss, LogL1Loss, batch_ssim
+from meddenoise_monai.losses import L1SSIMLoss, LogL1Loss, LogL2Loss, batch_ssim
 from meddenoise_monai.metrics import ssim
 
 
@@ -91,12 +91,18 @@ def test_images_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], tuple
         batch_ssim(torch.rand(shapes[0]), torch.rand(shapes[1]))
 
 
+LOGARITHMS = [LogL1Loss, LogL2Loss]
+
+
+@pytest.mark.parametrize("kind", LOGARITHMS)
 @settings(max_examples=20, deadline=None)
 @given(share=st.floats(0.1, 0.9), factor=st.floats(0.01, 1), seed=st.integers(0, 99))
-def test_a_per_cent_less_error_counts_the_same_in_every_image(share: float, factor: float, seed: int) -> None:
+def test_a_per_cent_less_error_counts_the_same_in_every_image(
+    kind: type[LogL1Loss | LogL2Loss], share: float, factor: float, seed: int
+) -> None:
     clean, noisy = pair(2, 1, 16, 16, seed=seed)
     noise = (noisy - clean) * torch.tensor([1.0, factor])[:, None, None, None]
-    loss = LogL1Loss(floor=1e-9)
+    loss = kind(floor=1e-9)
     whole = loss(clean + noise, clean)
     for image in range(2):
         less = noise.clone()
@@ -104,18 +110,27 @@ def test_a_per_cent_less_error_counts_the_same_in_every_image(share: float, fact
         assert float(whole - loss(clean + less, clean)) == pytest.approx(-math.log(share) / 2, rel=1e-3)
 
 
-def test_log_l1_is_finite_without_error_and_gives_gradients() -> None:
+@pytest.mark.parametrize("kind", LOGARITHMS)
+def test_logarithms_are_finite_without_error_and_give_gradients(kind: type[LogL1Loss | LogL2Loss]) -> None:
     clean, noisy = pair(2, 1, 16, 16)
     noisy.requires_grad_()
-    loss = LogL1Loss()
+    loss = kind()
     assert float(loss(clean, clean)) == pytest.approx(math.log(0.002))
     loss(noisy, clean).backward()
     assert noisy.grad is not None
     assert float(noisy.grad.abs().min()) > 0
-    assert LogL1Loss()(noisy.bfloat16(), clean).dtype == torch.float32
+    assert kind()(noisy.bfloat16(), clean).dtype == torch.float32
 
 
+def test_log_l2_is_psnr_in_another_unit() -> None:
+    """Without its floor it is PSNR, but for a factor: 10 dB more are ln(10) / 2 less."""
+    clean, noisy = pair(1, 1, 16, 16)
+    psnr = -10 * math.log10(float((noisy - clean).square().mean()))
+    assert float(LogL2Loss(floor=1e-9)(noisy, clean)) == pytest.approx(-psnr * math.log(10) / 20, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", LOGARITHMS)
 @pytest.mark.parametrize("floor", [0.0, -1.0, float("nan")])
-def test_log_l1_needs_a_positive_floor(floor: float) -> None:
+def test_logarithms_need_a_positive_floor(kind: type[LogL1Loss | LogL2Loss], floor: float) -> None:
     with pytest.raises(ValueError, match="positive"):
-        LogL1Loss(floor)
+        kind(floor)
