@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from . import distributed
 from .errors import InputError, UsageError
-from .identity import image_digests
+from .identity import image_digests, known_images
 from .inference import load_weights
 from .whole_files import replace_whole
 
@@ -149,6 +149,8 @@ class TrainingCheckpoint:
     data
         The items (``{"image": path}``) that the training sees. Digests of them are kept: no training is resumed on
         other images, and an evaluation on these images is noticed (`identity.count_known`).
+    pretrained
+        The weights that the training starts from, if any: what is noted beside them is noted beside these as well.
     resume
         Go on from ``checkpoint_last.pt`` where there is one.
     patience
@@ -167,6 +169,7 @@ class TrainingCheckpoint:
         evaluator: Engine,
         metric: str,
         data: Iterable[Mapping[str, Any]] = (),
+        pretrained: str | os.PathLike[str] | None = None,
         resume: bool = False,
         patience: int = 0,
         max_minutes: float = 0.0,
@@ -175,6 +178,7 @@ class TrainingCheckpoint:
         self.parts, self.evaluator, self.metric = dict(parts), evaluator, metric
         self.resume, self.patience, self.max_minutes = resume, patience, max_minutes
         self._images = image_digests(data)
+        self._before = known_images(pretrained) if pretrained else frozenset()  # seen by the weights at the start
         self.best_metric = float("-inf")
         self.best_epoch = 0  # of the weights in model_best.pt; 0 until this training has written them
         self._stale = 0  # validations since then
@@ -241,6 +245,7 @@ class TrainingCheckpoint:
             raise InputError(
                 f"{path} does not fit this network or optimiser", "resume with the options it was started with"
             ) from error
+        self._before |= frozenset(state.get("images_before", ()))  # --pretrained need not be repeated
         self.best_metric, self.best_epoch = state["best_metric"], state["best_epoch"]
         self._seconds, self._stale = state["seconds"], state["stale"]
         engine.state.epoch = state["epoch"]
@@ -279,8 +284,9 @@ class TrainingCheckpoint:
         average = self.parts["average"]
         weights = average.module.state_dict() if isinstance(average, AveragedModel) else average.state_dict()
         # The note first: weights without it could be judged on their own training images unnoticed.
+        note = {"training_images": sorted(self._before.union(self._images))}
         with replace_whole(self._note_path) as temporary:
-            temporary.write_text(json.dumps({"training_images": self._images}, indent=4) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(note, indent=4) + "\n", encoding="utf-8")
         self._save(self.best_path, {name: tensor.detach().cpu() for name, tensor in weights.items()})
 
     def _save_last(self, engine: Engine) -> None:
@@ -293,6 +299,7 @@ class TrainingCheckpoint:
                 "stale": self._stale,
                 "seconds": self._seconds,
                 "training_images": self._images,
+                "images_before": sorted(self._before),
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
                 "scaler": _scaler(engine).state_dict() if _scaler(engine) is not None else {},
             },

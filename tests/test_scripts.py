@@ -243,7 +243,7 @@ def test_release_partner_is_trained_on_correlated_noise(
         install=True, max_epochs=1, steps_per_epoch=2, warmup_steps=1, batch_size=4, validation_window=48,
         baselines=["gaussian"], validation_images=2, val_interval=1, patch_size=32,
     )  # fmt: skip
-    assert models.count("correlated") == 3
+    assert models.count("correlated") == 4  # three of noise, and the texture, which this recipe turns off
     assert json.loads((tmp_path / "release.json").read_text())["curve"]["validation/psnr"].keys() == {"0", "1"}
     installed = tmp_path / "root" / "bundle" / "models" / "model_correlated.pt"
     assert installed.read_bytes() == (tmp_path / "models" / "model_best.pt").read_bytes()

@@ -364,6 +364,23 @@ def test_best_weights_know_their_training_images(tmp_path: Path) -> None:
     assert known_images(tmp_path / "model_previous.pt") == set(image_digests([item]))
 
 
+def test_best_weights_know_the_training_images_of_those_they_started_from(tmp_path: Path) -> None:
+    first, second = ({"image": write_patients(tmp_path / name, 1) / "patient00.png"} for name in ("first", "second"))
+    Image.fromarray(textured(9)).save(second["image"])
+    Training(tmp_path, epochs=1, data=[first]).run()
+    # the same folder: the training renames what it started from
+    Training(tmp_path, epochs=1, data=[second], pretrained=tmp_path / BEST).run()
+    both = set(image_digests([first, second]))
+    assert len(both) == 2
+    assert known_images(tmp_path / BEST) == both
+    (tmp_path / BEST).with_suffix(".json").unlink()
+    better = {"data": [second], "metrics": [100.0, 101.0, 102.0], "resume": True}
+    Training(tmp_path, epochs=2, **better).run()  # without saying again what it started from
+    (tmp_path / BEST).with_suffix(".json").unlink()
+    Training(tmp_path, epochs=3, **better).run()
+    assert known_images(tmp_path / BEST) == both
+
+
 @pytest.mark.parametrize("content", [b"", b"half a file", {}, {"epoch": 1}, [1, 2]])
 def test_broken_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
     if isinstance(content, bytes):
