@@ -179,6 +179,11 @@ class TrainingCheckpoint:
         self.resume, self.patience, self.max_minutes = resume, patience, max_minutes
         self._images = image_digests(data)
         self._before = known_images(pretrained) if pretrained else frozenset()  # seen by the weights at the start
+        if pretrained and not self._before:
+            _log.warning(
+                "no %s names the images that these weights were trained on: an evaluation on them will not be noticed",
+                Path(pretrained).with_suffix(".json"),
+            )
         self.best_metric = float("-inf")
         self.best_epoch = 0  # of the weights in model_best.pt; 0 until this training has written them
         self._stale = 0  # validations since then

@@ -381,6 +381,14 @@ def test_best_weights_know_the_training_images_of_those_they_started_from(tmp_pa
     assert known_images(tmp_path / BEST) == both
 
 
+def test_weights_of_unknown_training_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Training(tmp_path, epochs=1).run()
+    assert "no " + str(tmp_path / "bare.json") not in caplog.text
+    shutil.copy(tmp_path / BEST, tmp_path / "bare.pt")
+    Training(tmp_path, epochs=1, pretrained=tmp_path / "bare.pt").run()
+    assert f"no {tmp_path / 'bare.json'} names the images" in caplog.text
+
+
 @pytest.mark.parametrize("content", [b"", b"half a file", {}, {"epoch": 1}, [1, 2]])
 def test_broken_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
     if isinstance(content, bytes):
