@@ -3,8 +3,8 @@
 Each variant is trained by `train_release.py` with its overrides for the same minutes of processor time on one thread,
 with a tenth of its steps for the warm-up, then scored blind on validation windows (mini-MIAS' validation women and the
 validation samples that ship in packages; neither test women nor X-rays are looked at) at σ = 15, 25 and 50 of 255.
-Speed is that of inference on one image of 1 megapixel, variants in turn. Done variants are skipped, and one that
-another process trains is left to it, so that it can be started once for each core (OMP_NUM_THREADS=1).
+Speed is that of inference on one image of 1 megapixel, variants in turn. Done variants are skipped, one that was cut
+off goes on, and one that another process trains is left to it: so it can be started once a core (OMP_NUM_THREADS=1).
 
     python scripts/compare_recipes.py --mini_mias DIR --output OUT [--minutes 10] [--only "['reference']"]
 """
@@ -17,7 +17,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def train(variant: str, mini_mias: str, folder: Path, minutes: float) -> None:
     """Train one variant in a process of its own, for the steps that fill the time: its schedule has to end with it."""
     overrides = {"baselines": ["gaussian"], **VARIANTS[variant]}
-    steps = 60 * minutes / ((TEACHING if variant == TAUGHT else OVERHEAD) * step_seconds(overrides))
-    epochs = max(1, round(steps / STEPS))
+    plan = folder / "epochs.json"  # one that was cut off keeps its schedule
+    if not plan.is_file():
+        steps = 60 * minutes / ((TEACHING if variant == TAUGHT else OVERHEAD) * step_seconds(overrides))
+        plan.write_text(json.dumps(max(1, round(steps / STEPS))))
+    epochs = json.loads(plan.read_text())
     overrides |= {"max_epochs": epochs, "steps_per_epoch": STEPS, "val_interval": epochs}
     overrides |= {"warmup_steps": epochs * STEPS // 10}  # release.json's would outlast the slower networks' training
     command = [sys.executable, str(HERE / "train_release.py"), "--mini_mias", mini_mias, "--output", str(folder)]
     command += ["--images", str(folder.parent / "images")]
     command += [word for name, value in overrides.items() for word in (f"--{name}", repr(value))]
-    before = children_seconds()
+    before = children_seconds() - seconds_before_the_cut(folder)
     with (folder / "log.txt").open("a") as log:
         subprocess.run(command, stdout=log, stderr=log, check=True)
     (folder / "seconds.json").write_text(json.dumps(children_seconds() - before))
+
+
+def seconds_before_the_cut(folder: Path) -> float:
+    """What a training that was cut off had taken up to its checkpoint, by the clock: its processor time is lost."""
+    import torch
+
+    checkpoint = folder / "models" / "checkpoint_last.pt"
+    return float(torch.load(checkpoint, weights_only=True)["seconds"]) if checkpoint.is_file() else 0.0
 
 
 def children_seconds() -> float:
@@ -125,6 +137,7 @@ def step_seconds(overrides: Mapping[str, Any], tries: int = 4) -> float:
     return min(times)
 
 
+@cache
 def windows(mini_mias: Path) -> dict[str, list[dict[str, Any]]]:
     from benchmark_quality import windows_of
     from train_release import mini_mias_split
@@ -152,8 +165,8 @@ def trained(variant: str, weights: Path) -> Any:
     return network
 
 
-def score(network: Any, data: Mapping[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """PSNR by data and σ."""
+def score(network: Any, data: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, tuple[float, float]]:
+    """PSNR and SSIM by data and σ."""
     from benchmark_quality import noisy_cases
 
     from meddenoise_monai.evaluation import evaluate
@@ -166,7 +179,9 @@ def score(network: Any, data: Mapping[str, list[dict[str, Any]]]) -> dict[str, f
             scores = evaluate(
                 noisy_cases(chosen, sigma / 255), {"dae": lambda noisy, _: denoise(noisy, noise="gaussian")}
             )
-            found[f"{name}, {sigma}"] = float(np.mean([entry.psnr for entry in scores if entry.method == "dae"]))
+            ours = [(entry.psnr, entry.ssim) for entry in scores if entry.method == "dae"]
+            psnr, ssim = np.mean(ours, axis=0)
+            found[f"{name}, {sigma}"] = float(psnr), float(ssim)
     return found
 
 
@@ -187,65 +202,77 @@ def speeds(networks: Mapping[str, Any], rounds: int = 3) -> dict[str, float]:
     return {name: image.numel() / 1e6 / seconds for name, seconds in best.items()}
 
 
-def measured(output: Path, mini_mias: Path) -> dict[str, dict[str, float]]:
+def scored(variant: str, folder: Path, mini_mias: str) -> dict[str, tuple[float, float]]:
+    """The scores of a variant that is done, kept beside its weights."""
+    kept = folder / "scores.json"
+    if not kept.is_file():
+        found = score(trained(variant, folder / "models" / "model_best.pt"), windows(Path(mini_mias)))
+        kept.write_text(json.dumps(found, indent=1))
+    return {name: (psnr, ssim) for name, (psnr, ssim) in json.loads(kept.read_text()).items()}
+
+
+def measured(output: Path, mini_mias: str) -> dict[str, dict[str, Any]]:
     """Of each variant that is done: its cost, its training, and its scores."""
     from peers import multiplications
 
-    data = windows(mini_mias)
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     networks = {}
     for variant in VARIANTS:
         folder = output / variant
         if not (folder / "release.json").is_file():
             continue
         networks[variant] = trained(variant, folder / "models" / "model_best.pt")
-        scores = folder / "validation.json"
-        if not scores.is_file():
-            scores.write_text(json.dumps(score(networks[variant], data), indent=1))
         record = json.loads((folder / "release.json").read_text())
         rows[variant] = {
             "parameters [M]": sum(weight.numel() for weight in networks[variant].parameters()) / 1e6,
             "kMAC/pixel": multiplications(networks[variant]),
             "minutes": json.loads((folder / "seconds.json").read_text()) / 60,
             "steps": record["epochs"] * STEPS,
-            **json.loads(scores.read_text()),
+            **scored(variant, folder, mini_mias),
         }
     for variant, speed in speeds(networks).items():
         rows[variant]["MP/s"] = speed
     return rows
 
 
-def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows are variants, in the order of `VARIANTS`."""
-    formats = {"parameters [M]": ".2f", "kMAC/pixel": ".0f", "MP/s": ".1f", "minutes": ".1f", "steps": ".0f"}
+    formats = {"parameters [M]": ".2f", "kMAC/pixel": ".0f", "MP/s": ".2g", "minutes": ".1f", "steps": ".0f"}
     scores = [name for name in next(iter(rows.values()), {}) if name not in formats]
     columns = [*formats, *scores]
     lines = [f"| variant | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
     for variant, row in rows.items():
-        lines.append(f"| {variant} | {' | '.join(format(row[name], formats.get(name, '.2f')) for name in columns)} |")
+        cells = [format(row[name], form) for name, form in formats.items()]
+        cells += ["{:.2f} / {:.3f}".format(*row[name]) for name in scores]
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def draw(rows: Mapping[str, Mapping[str, float]], path: Path, sigma: int = 25) -> None:
+def draw(rows: Mapping[str, Mapping[str, Any]], path: Path, sigma: int = 25) -> None:
     """Quality against cost, one panel a data set: the networks; variants of the training only are left out."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    networks = {name: row for name, row in rows.items() if name == "reference" or "network_def" in VARIANTS[name]}
+    networks = [name for name in rows if name == "reference" or ("network_def" in VARIANTS[name] and name != TAUGHT)]
     figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     for axis, data in zip(axes, ("mini-MIAS", "samples"), strict=True):
-        for name, row in networks.items():
-            colour = "tab:orange" if name in PEERS else "tab:red" if name == "reference" else "tab:blue"
-            label = "ours, released network" if name == "reference" else name
-            place = row["kMAC/pixel"], row[f"{data}, {sigma}"]
-            axis.plot(*place, "o", color=colour)
-            axis.annotate(label, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+        for name, marker in zip(networks, "*osD^v<>pPXhdH8", strict=False):
+            peer = name in PEERS
+            axis.plot(
+                rows[name]["kMAC/pixel"],
+                rows[name][f"{data}, {sigma}"][0],
+                marker,
+                markersize=12 if name == "reference" else 8,
+                color="tab:orange" if peer else "tab:red" if name == "reference" else "tab:blue",
+                label="ours, as released" if name == "reference" else name if peer else f"ours, {name}",
+            )
         axis.set(xscale="log", xlabel="thousand multiply-adds a pixel", ylabel="PSNR [dB]")
         axis.set_title(f"{data}, validation, σ = {sigma}/255")
-        axis.margins(x=0.25)
+        axis.margins(0.1)
         axis.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -274,10 +301,13 @@ def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ..
             if not (folder / "release.json").is_file():
                 print(f"--- {variant}", file=sys.stderr, flush=True)
                 train(variant, mini_mias, folder, minutes)
-    rows = measured(Path(output), Path(mini_mias))
+            scored(variant, folder, mini_mias)
+    rows = measured(Path(output), mini_mias)
     print(table(rows))
     threads = torch.get_num_threads()
-    print(f"\n{threads} thread(s); minutes of processor time; PSNR in dB on validation windows, blind; σ of 255.")
+    print(
+        f"\n{threads} thread(s); minutes of processor time; PSNR in dB and SSIM on validation windows, blind; σ of 255."
+    )
     if figure:
         draw(rows, Path(figure))
 

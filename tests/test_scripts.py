@@ -400,6 +400,9 @@ def test_recipes_that_are_done_are_tabled_and_drawn(
     assert [row[heads.index("minutes")] for row in (reference, other)] == ["7.9", "8.1"]
     assert reference[heads.index("steps")] == str(50 * recipes.STEPS)
     assert reference[heads.index("mini-MIAS, 25")] == other[heads.index("samples, 25")]  # the same weights and image
+    psnr, ssim = map(float, reference[heads.index("mini-MIAS, 25")].split(" / "))
+    assert 0 < ssim < 1 < psnr
+    assert all(float(row[heads.index("MP/s")]) > 0 for row in (reference, other))
     with Image.open(tmp_path / "f.png") as figure:
         assert figure.size[0] > 500
 
