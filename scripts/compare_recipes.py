@@ -60,6 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "wider: 64, 64, 128": network((64, 64, 128), 2, 2),
     "full resolution: 16, 32, 64, 128": network((16, 32, 64, 128), 2, 1),
+    "full resolution, 1 block": network((16, 32, 64, 128), 1, 1),
     "1 block": network((48, 64, 128), 1, 2),
     "3 blocks": network((48, 64, 128), 3, 2),
     "4 levels, 1 block": network((48, 64, 128, 192), 1, 2),
