@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def measured(output: Path, mini_mias: str) -> dict[str, dict[str, Any]]:
     networks = {}
     for variant in VARIANTS:
         folder = output / variant
-        if not (folder / "release.json").is_file():
+        if not (folder / "seconds.json").is_file():
             continue
         networks[variant] = trained(variant, folder / "models" / "model_best.pt")
         record = json.loads((folder / "release.json").read_text())
@@ -257,14 +258,16 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path, sigma: int = 25) -> 
     import matplotlib.pyplot as plt
 
     networks = [name for name in rows if name == "reference" or ("network_def" in VARIANTS[name] and name != TAUGHT)]
+    ours = [name for name in networks if name not in PEERS]
+    markers = dict(zip(ours, cycle("*osD^v<>pd"), strict=False)) | dict(zip(PEERS, cycle("osD^PX"), strict=False))
     figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     for axis, data in zip(axes, ("mini-MIAS", "samples"), strict=True):
-        for name, marker in zip(networks, "*osD^v<>pPXhdH8", strict=False):
+        for name in networks:
             peer = name in PEERS
             axis.plot(
                 rows[name]["kMAC/pixel"],
                 rows[name][f"{data}, {sigma}"][0],
-                marker,
+                markers[name],
                 markersize=12 if name == "reference" else 8,
                 color="tab:orange" if peer else "tab:red" if name == "reference" else "tab:blue",
                 label="ours, as released" if name == "reference" else name if peer else f"ours, {name}",
@@ -299,7 +302,7 @@ def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ..
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            if not (folder / "release.json").is_file():
+            if not (folder / "seconds.json").is_file():  # written last
                 print(f"--- {variant}", file=sys.stderr, flush=True)
                 train(variant, mini_mias, folder, minutes)
             scored(variant, folder, mini_mias)

@@ -407,6 +407,26 @@ def test_recipes_that_are_done_are_tabled_and_drawn(
         assert figure.size[0] > 500
 
 
+def test_a_recipe_that_was_cut_off_keeps_its_schedule_and_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    recipes = load("compare_recipes")
+    commands: list[list[str]] = []
+    monkeypatch.setattr(recipes.subprocess, "run", lambda command, **_: commands.append(command))
+    for seconds_a_step in (0.5, 0.8):  # the machine is busier when it goes on
+        monkeypatch.setattr(recipes, "step_seconds", lambda _, seconds=seconds_a_step: seconds)
+        recipes.train("1 block", "films", tmp_path, 10)
+        spent = json.loads((tmp_path / "seconds.json").read_text())
+        assert spent == pytest.approx(70 if seconds_a_step == 0.8 else 0, abs=1)
+        (tmp_path / "models").mkdir(exist_ok=True)
+        torch.save({"seconds": 70.0}, tmp_path / "models" / "checkpoint_last.pt")
+    assert commands[0] == commands[1]
+    assert commands[0][commands[0].index("--max_epochs") + 1] == str(round(600 / (1.15 * 0.5) / recipes.STEPS))
+
+
 def test_kinds_are_compared_with_the_best_tuned_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
