@@ -176,6 +176,19 @@ def test_average_of_constant_weights_is_they() -> None:
     assert torch.allclose(average.module.weight, network.weight)
 
 
+def test_statistics_of_batch_normalisation_are_averaged_with_the_weights() -> None:
+    network = nn.BatchNorm1d(2, momentum=1.0).train()
+    average = averaged_model(network, decay=0.5)
+    expected = None
+    for n, value in enumerate([3.0, -1.0, 2.0]):
+        network(torch.full((4, 2), value))
+        average.update_parameters(network)
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+        assert average.module.running_mean.tolist() == pytest.approx([expected] * 2)
+        assert average.module.num_batches_tracked == n + 1
+
+
 def test_gradient_is_clipped_before_the_step() -> None:
     network = nn.Linear(4, 1)
     engine = Engine(lambda engine, batch: None)
