@@ -44,7 +44,8 @@ class Stateful(Protocol):
 def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
     """An exponential moving average of `network`'s weights, which generalises better than its last step.
 
-    The decay grows as (1 + n) / (10 + n) up to `decay`, so that short trainings are averaged over fewer steps.
+    The decay grows as (1 + n) / (10 + n) up to `decay`, so that short trainings are averaged over fewer steps. The
+    statistics of batch normalisation are averaged with the weights that they belong to.
 
     Raises
     ------
@@ -56,10 +57,13 @@ def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
 
     @torch.no_grad()
     def update(averages: Any, currents: Any, count: Tensor | int) -> None:
+        if not averages[0].is_floating_point():  # numbers of batches seen
+            torch._foreach_copy_(averages, currents)
+            return
         n = float(count)
         torch._foreach_lerp_(averages, currents, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=False)
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 class WeightAverage:

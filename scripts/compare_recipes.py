@@ -34,6 +34,9 @@ SIGMAS = (15, 25, 50)  # of 255
 STEPS = 20  # of an epoch
 OVERHEAD = 0.027  # seconds of a step for its data, noise, optimiser and average, on the machine of docs/benchmarks.md
 TAUGHT, TEACHING = "narrower, taught by the released weights", 1.6  # forward and backward with the teacher's answers
+# Gradients of plain errors are some hundred times smaller than the logarithm's, and are cut accordingly.
+L2: dict[str, Any] = {"loss": {"_target_": "torch.nn.MSELoss"}, "gradient_norm": 0.01}
+NORMALISED = ("DnCNN-17", "FFDNet, blind", "BasicUNet")  # by batches: the logarithm's training gets nowhere with them
 
 
 def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]:
@@ -72,9 +75,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without faint lesions": {"lesion_probability": 0.0},
     "without texture": {"texture_probability": 0.0},
     "logarithm of L1": {"loss": {"_target_": "meddenoise_monai.losses.LogL1Loss"}},
-    # Their gradients are some hundred times smaller than the logarithm's, and are cut accordingly.
     "L1": {"loss": {"_target_": "torch.nn.L1Loss"}, "gradient_norm": 0.1},
-    "L2": {"loss": {"_target_": "torch.nn.MSELoss"}, "gradient_norm": 0.01},
+    "L2": L2,
     "L1 + 0.1 (1 - SSIM)": {
         "loss": {"_target_": "meddenoise_monai.losses.L1SSIMLoss", "weight": 0.1},
         "gradient_norm": 0.3,
@@ -83,7 +85,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sigma up to 55": {"sigma_max": 55 / 255},
     "learning rate 0.0005": {"learning_rate": 0.0005},
     "learning rate 0.002": {"learning_rate": 0.002},
-    **{name: {"network_def": definition} for name, definition in PEERS.items()},
+    **{name: {"network_def": definition} | (L2 if name in NORMALISED else {}) for name, definition in PEERS.items()},
 }
 
 
