@@ -32,8 +32,11 @@ from peers import OURS, PEERS  # noqa: E402
 
 SIGMAS = (15, 25, 50)  # of 255
 STEPS = 20  # of an epoch
-OVERHEAD = 1.15  # a step with its data, noise, optimiser and average, to forward and backward alone
-TAUGHT, TEACHING = "narrower, taught by the released weights", 1.6  # the same with the teacher's answers
+OVERHEAD = 0.027  # seconds of a step for its data, noise, optimiser and average, on the machine of docs/benchmarks.md
+TAUGHT, TEACHING = "narrower, taught by the released weights", 1.6  # forward and backward with the teacher's answers
+# Gradients of plain errors are some hundred times smaller than the logarithm's, and are cut accordingly.
+L2: dict[str, Any] = {"loss": {"_target_": "torch.nn.MSELoss"}, "gradient_norm": 0.01}
+NORMALISED = ("DnCNN-17", "FFDNet, blind", "BasicUNet")  # by batches: the logarithm's training gets nowhere with them
 
 
 def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]:
@@ -72,9 +75,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without faint lesions": {"lesion_probability": 0.0},
     "without texture": {"texture_probability": 0.0},
     "logarithm of L1": {"loss": {"_target_": "meddenoise_monai.losses.LogL1Loss"}},
-    # Their gradients are some hundred times smaller than the logarithm's, and are cut accordingly.
     "L1": {"loss": {"_target_": "torch.nn.L1Loss"}, "gradient_norm": 0.1},
-    "L2": {"loss": {"_target_": "torch.nn.MSELoss"}, "gradient_norm": 0.01},
+    "L2": L2,
     "L1 + 0.1 (1 - SSIM)": {
         "loss": {"_target_": "meddenoise_monai.losses.L1SSIMLoss", "weight": 0.1},
         "gradient_norm": 0.3,
@@ -83,7 +85,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sigma up to 55": {"sigma_max": 55 / 255},
     "learning rate 0.0005": {"learning_rate": 0.0005},
     "learning rate 0.002": {"learning_rate": 0.002},
-    **{name: {"network_def": definition} for name, definition in PEERS.items()},
+    **{name: {"network_def": definition} | (L2 if name in NORMALISED else {}) for name, definition in PEERS.items()},
 }
 
 
@@ -92,7 +94,8 @@ def train(variant: str, mini_mias: str, folder: Path, minutes: float) -> None:
     overrides = {"baselines": ["gaussian"], **VARIANTS[variant]}
     plan = folder / "epochs.json"  # one that was cut off keeps its schedule
     if not plan.is_file():
-        steps = 60 * minutes / ((TEACHING if variant == TAUGHT else OVERHEAD) * step_seconds(overrides))
+        seconds = OVERHEAD + (TEACHING if variant == TAUGHT else 1) * step_seconds(overrides)
+        steps = 60 * minutes / seconds
         plan.write_text(json.dumps(max(1, round(steps / STEPS))))
     epochs = json.loads(plan.read_text())
     overrides |= {"max_epochs": epochs, "steps_per_epoch": STEPS, "val_interval": epochs}
@@ -125,16 +128,19 @@ def step_seconds(overrides: Mapping[str, Any], tries: int = 4) -> float:
     import torch
     from monai.bundle import ConfigParser
 
+    from meddenoise_monai.inferers import AutocastInferer
+
     parser = ConfigParser()
     parser.read_config([str(HERE.parent / "bundle" / "configs" / name) for name in ("train.json", "release.json")])
     parser.update(dict(overrides))
-    network = parser.get_parsed_content("network_def").to(memory_format=torch.channels_last)
+    network, run = parser.get_parsed_content("network_def"), AutocastInferer()  # as train.json's
+    network = network.to(memory_format=torch.channels_last)
     loss, batch, side = (parser.get_parsed_content(name) for name in ("loss", "batch_size", "patch_size"))
     image = torch.rand(batch, 1, side, side)
     times = []
     for _ in range(tries):
         started = time.process_time()
-        loss(network(image), 0.9 * image).backward()
+        loss(run(image, network), 0.9 * image).backward()
         times.append(time.process_time() - started)
     return min(times)
 

@@ -41,12 +41,12 @@ FRACTIONS = (0.7, 0.1, 0.2)
 SPLIT_SEED = 0
 # How often each source is drawn, whatever its number of images.
 SHARES = {
-    "mini-MIAS": 0.32,
+    "mini-MIAS": 0.36,
     "mini-MIAS, shrunk": 0.06,
     "packages": 0.22,
-    "packages, shrunk": 0.14,
-    "softened": 0.1,
-    "synthetic": 0.16,
+    "packages, shrunk": 0.13,
+    "softened": 0.08,
+    "synthetic": 0.15,
 }
 FACTORS, LEAST_SIDE = (2, 4), 64
 
