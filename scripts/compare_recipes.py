@@ -161,16 +161,16 @@ def windows(mini_mias: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def trained(variant: str, weights: Path) -> Any:
-    """The network of a variant."""
+    """The network of a variant, laid out as `Denoiser` has it."""
     from peers import build
 
-    from meddenoise_monai.inference import load_denoiser, load_weights
+    from meddenoise_monai.inference import channels_last, load_denoiser, load_weights
 
     if "network_def" not in VARIANTS[variant]:
         return load_denoiser(weights, "cpu").network
     network = build(VARIANTS[variant]["network_def"])
     network.load_state_dict(load_weights(weights))
-    return network
+    return channels_last(network)
 
 
 def score(network: Any, data: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, tuple[float, float]]:
@@ -276,7 +276,7 @@ def draw(rows: Mapping[str, Mapping[str, Any]], path: Path, sigma: int = 25) -> 
                 markers[name],
                 markersize=12 if name == "reference" else 8,
                 color="tab:orange" if peer else "tab:red" if name == "reference" else "tab:blue",
-                label="ours, as released" if name == "reference" else name if peer else f"ours, {name}",
+                label="ours, the released layout" if name == "reference" else name if peer else f"ours, {name}",
             )
         axis.set(xscale="log", xlabel="thousand multiply-adds a pixel", ylabel="PSNR [dB]")
         axis.set_title(f"{data}, validation, σ = {sigma}/255")
