@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,8 +26,8 @@ from .identity import image_digests, known_images
 from .inference import load_weights
 from .whole_files import replace_whole
 
-__all__ = ["EpochSeed", "GradientClipping", "TrainingCheckpoint", "WeightAverage", "averaged_model", "load_pretrained",
-           "set_aside"]  # fmt: skip
+__all__ = ["EpochSeed", "GradientClipping", "TrainingCheckpoint", "WeightAverage", "averaged_model",
+           "cosine_with_restarts", "load_pretrained", "set_aside"]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,37 @@ def averaged_model(network: nn.Module, decay: float = 0.999) -> AveragedModel:
         torch._foreach_lerp_(averages, currents, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
 
     return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+
+
+def cosine_with_restarts(steps: int, cycles: int, warmup_steps: int = 0, decay: float = 0.5) -> Callable[[int], float]:
+    """What `torch.optim.lr_scheduler.LambdaLR` multiplies the learning rate by: `cycles` cosines, each to nearly 0.
+
+    Warm restarts as in Loshchilov and Hutter 2017 (arXiv:1608.03983), each peak `decay` times the one before. Every
+    cycle has the same share of `steps` and begins with `warmup_steps` of linear warmup. Steps after the last go on
+    in that rhythm. MONAI's WarmupCosineSchedule does not restart, torch's CosineAnnealingWarmRestarts keeps the peak.
+
+    Raises
+    ------
+    UsageError
+        If there is no cycle, or no step for each after its warmup, or `decay` does not lie in (0, 1].
+    """
+    if cycles < 1 or not 0.0 < decay <= 1.0:
+        raise UsageError(
+            f"cannot restart with cycles={cycles!r}, decay={decay!r}", "--cycles 1 never restarts; decay lies in (0, 1]"
+        )
+    length = math.ceil(steps / cycles)
+    warmup = min(warmup_steps, length - 1)
+    if warmup < 0:
+        raise UsageError(f"steps={steps!r}, warmup_steps={warmup_steps!r}: no step to take", "give more steps")
+
+    def factor(step: int) -> float:
+        cycle, within = divmod(step, length)
+        peak = decay**cycle
+        if within < warmup:
+            return peak * within / warmup
+        return peak * 0.5 * (1.0 + math.cos(math.pi * (within - warmup) / (length - warmup)))
+
+    return factor
 
 
 class WeightAverage:

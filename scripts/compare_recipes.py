@@ -43,7 +43,7 @@ def network(widths: tuple[int, ...], blocks: int, stride: int) -> dict[str, Any]
     return {"network_def": {"_target_": OURS, "widths": list(widths), "blocks": blocks, "stride": stride}}
 
 
-# The overrides of each variant; "reference" is release.json as it stands.
+# The overrides of each variant; "reference" is release.json with one cycle.
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
     "narrower: 32, 64, 128": network((32, 64, 128), 2, 2),
@@ -99,6 +99,7 @@ def train(variant: str, mini_mias: str, folder: Path, minutes: float) -> None:
         plan.write_text(json.dumps(max(1, round(steps / STEPS))))
     epochs = json.loads(plan.read_text())
     overrides |= {"max_epochs": epochs, "steps_per_epoch": STEPS, "val_interval": epochs}
+    overrides["cycles"] = 1  # variants get one short cycle each
     overrides |= {"warmup_steps": epochs * STEPS // 10}  # release.json's would outlast the slower networks' training
     command = [sys.executable, str(HERE / "train_release.py"), "--mini_mias", mini_mias, "--output", str(folder)]
     command += ["--images", str(folder.parent / "images")]

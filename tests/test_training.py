@@ -34,6 +34,7 @@ from meddenoise_monai.training import (
     WeightAverage,
     averaged_model,
     check_device,
+    cosine_with_restarts,
     load_pretrained,
 )
 from tests.samples import textured, write_patients
@@ -187,6 +188,39 @@ def test_statistics_of_batch_normalisation_are_averaged_with_the_weights() -> No
         expected = value if expected is None else decay * expected + (1 - decay) * value
         assert average.module.running_mean.tolist() == pytest.approx([expected] * 2)
         assert average.module.num_batches_tracked == n + 1
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_each_cycle_of_the_learning_rate_is_monais_cosine_at_half_the_height(warmup: int) -> None:
+    length, cycles = 20, 3
+
+    def rates(scheduler: Any) -> list[float]:
+        found = []
+        for _ in range(scheduler.steps):
+            found.append(scheduler.get_last_lr()[0])
+            scheduler.optimizer.step()
+            scheduler.step()
+        return found
+
+    def optimizer() -> torch.optim.Optimizer:
+        return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+
+    ours = torch.optim.lr_scheduler.LambdaLR(optimizer(), cosine_with_restarts(cycles * length, cycles, warmup))
+    monais = WarmupCosineSchedule(optimizer(), warmup, length)
+    ours.steps, monais.steps = cycles * length, length  # type: ignore[attr-defined]
+    once = np.array(rates(monais))
+    np.testing.assert_allclose(rates(ours), np.concatenate([once, once / 2, once / 4]), atol=1e-12)
+
+
+def test_short_training_warms_up_and_ends_too() -> None:
+    factor = cosine_with_restarts(6, 2, warmup_steps=500)
+    assert [factor(step) for step in range(6)] == pytest.approx([0, 0.5, 1, 0, 0.25, 0.5])
+
+
+@pytest.mark.parametrize(("steps", "cycles", "decay"), [(10, 0, 0.5), (0, 1, 0.5), (10, 2, 0.0), (10, 2, 1.5)])
+def test_impossible_cycles_are_refused(steps: int, cycles: int, decay: float) -> None:
+    with pytest.raises(UsageError):
+        cosine_with_restarts(steps, cycles, decay=decay)
 
 
 def test_gradient_is_clipped_before_the_step() -> None:
