@@ -1,6 +1,4 @@
-"""Train weights as those that ship, from scratch, by `bundle/configs/train.json` and its overlay `release.json`.
-
-Those that ship came from earlier versions of the overlay, in three stages; docs/benchmarks.md compares.
+"""Train the weights that ship, from scratch, by `bundle/configs/train.json` and its overlay `release.json`.
 
 `--correlated` trains the partner for correlated noise, by `release_correlated.json` on top of both.
 
