@@ -465,15 +465,16 @@ def test_microcalcifications_are_measured_on_unseen_women(
     sharp, blurred = (script.measures(image, lesion) for image in (clean, ndimage.gaussian_filter(clean, 3)))
     assert sharp["AUC"] == 1
     assert sharp["contrast"] > 3 * blurred["contrast"] > 0
-    films = mias_films(tmp_path / "films", 30, size=1024)
-    place = "\n".join(f"mdb{number:03d} G CALC B 500 500 90" for number in range(1, 31))
-    (films / "Info.txt").write_text(place)
-    for path in films.glob("*.png"):
-        Image.fromarray(np.uint8(np.tile(clean, (7, 7))[:1024, :1024] * 255)).save(path)
+    films = mias_films(tmp_path / "films", 30)
+    split = script.mini_mias_split(films)
+    chosen = [*split["training"][:2], split["validation"][0], split["test"][0]]
+    names = [Path(item["image"]).stem for item in chosen]
+    (films / "Info.txt").write_text("\n".join(f"{name} G CALC B 500 500 90" for name in names))
+    for name in names:
+        Image.fromarray(np.uint8(np.tile(clean, (7, 7))[:1024, :1024] * 255)).save(films / f"{name}.png")
     script.main(str(films), str(write_model(tmp_path / "model.pt")), (15,), repeats=1, figure=str(tmp_path / "f.png"))
     shown = capsys.readouterr().out
-    split = script.mini_mias_split(films)
-    assert shown.startswith(f"{len(split['validation']) + len(split['test'])} lesions")
+    assert shown.startswith("2 lesions of 2 women")  # the training's women are left out
     assert "| 15 | ours |" in shown
     with Image.open(tmp_path / "f.png") as figure:
         assert figure.size[0] > 500
