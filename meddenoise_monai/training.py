@@ -71,23 +71,21 @@ def cosine_with_restarts(steps: int, cycles: int, warmup_steps: int = 0, decay: 
     """What `torch.optim.lr_scheduler.LambdaLR` multiplies the learning rate by: `cycles` cosines, each to nearly 0.
 
     Warm restarts as in Loshchilov and Hutter 2017 (arXiv:1608.03983), each peak `decay` times the one before. Every
-    cycle has the same share of `steps`, rounded up, and begins with `warmup_steps` of linear warmup, all but one of its
-    steps at most. Steps after the last go on in that rhythm. MONAI's WarmupCosineSchedule does not restart, torch's
-    CosineAnnealingWarmRestarts keeps the peak.
+    cycle has the same share of `steps`, rounded up, and begins with `warmup_steps` of linear warmup, half of the cycle
+    at most. MONAI's WarmupCosineSchedule does not restart, torch's CosineAnnealingWarmRestarts keeps the peak.
 
     Raises
     ------
     UsageError
-        If there is no cycle or no step, or `decay` does not lie in (0, 1].
+        If there is no cycle, or no step for each, or `decay` does not lie in (0, 1].
     """
-    if cycles < 1 or not 0.0 < decay <= 1.0:
+    if not 1 <= cycles <= steps or not 0.0 < decay <= 1.0:
         raise UsageError(
-            f"cannot restart with cycles={cycles!r}, decay={decay!r}", "--cycles 1 never restarts; decay lies in (0, 1]"
+            f"cannot share {steps!r} steps among cycles={cycles!r} with decay={decay!r}",
+            "--cycles 1 never restarts; decay lies in (0, 1]",
         )
     length = math.ceil(steps / cycles)
-    warmup = min(warmup_steps, length - 1)
-    if warmup < 0:
-        raise UsageError(f"steps={steps!r}, warmup_steps={warmup_steps!r}: no step to take", "give more steps")
+    warmup = min(warmup_steps, length // 2)
 
     def factor(step: int) -> float:
         cycle, within = divmod(step, length)

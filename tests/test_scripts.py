@@ -425,6 +425,7 @@ def test_a_recipe_that_was_cut_off_keeps_its_schedule_and_its_time(
         torch.save({"seconds": 70.0}, tmp_path / "models" / "checkpoint_last.pt")
     assert commands[0] == commands[1]
     assert commands[0][commands[0].index("--max_epochs") + 1] == str(round(600 / (0.027 + 0.5) / recipes.STEPS))
+    assert commands[0][commands[0].index("--cycles") + 1] == "1"
 
 
 def test_kinds_are_compared_with_the_best_tuned_baseline(

@@ -212,12 +212,20 @@ def test_each_cycle_of_the_learning_rate_is_monais_cosine_at_half_the_height(war
     np.testing.assert_allclose(rates(ours), np.concatenate([once, once / 2, once / 4]), atol=1e-12)
 
 
-def test_short_training_warms_up_and_ends_too() -> None:
-    factor = cosine_with_restarts(6, 2, warmup_steps=500)
-    assert [factor(step) for step in range(6)] == pytest.approx([0, 0.5, 1, 0, 0.25, 0.5])
+def test_short_cycles_fall_again_after_their_warmup() -> None:
+    factor = cosine_with_restarts(12, 2, warmup_steps=500, decay=0.3)
+    once = np.array([0, 1 / 3, 2 / 3, 1, 0.75, 0.25])
+    assert [factor(step) for step in range(12)] == pytest.approx([*once, *(0.3 * once)])
 
 
-@pytest.mark.parametrize(("steps", "cycles", "decay"), [(10, 0, 0.5), (0, 1, 0.5), (10, 2, 0.0), (10, 2, 1.5)])
+def test_steps_that_the_cycles_do_not_divide_begin_no_further_cycle() -> None:
+    factor = cosine_with_restarts(5, 2)
+    assert [factor(step) for step in range(5)] == pytest.approx([1, 0.75, 0.25, 0.5, 0.375])
+
+
+@pytest.mark.parametrize(
+    ("steps", "cycles", "decay"), [(10, 0, 0.5), (0, 1, 0.5), (2, 3, 0.5), (10, 2, 0.0), (10, 2, 1.5)]
+)
 def test_impossible_cycles_are_refused(steps: int, cycles: int, decay: float) -> None:
     with pytest.raises(UsageError):
         cosine_with_restarts(steps, cycles, decay=decay)
