@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIGS := bundle/configs
 # Test processes; each uses one thread, so that two do not fight for the same cores.
-# Tests of one group share what is slow to make, so they run in one process.
 JOBS ?= auto
+# Tests of one file share what is slow to make, so they run in one process; by name, the slow e2e ones come first.
+# They start hundreds of interpreters, each of which would compile the package anew where bytecode is not written.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 STORE := sqlite:///$(CURDIR)/bundle/eval/mlflow.db
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast lint register serve mlflow clean
+.PHONY: help train test test-fast coverage lint register serve mlflow clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -28,12 +30,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 train: $(VENV)/.run   ## install, train on the embedded sample images, print the comparison table
 	$(BIN)/python -m monai.bundle run training --config_file $(CONFIGS)/train.json $(ARGS)
 
-test: $(VENV)/.dev    ## install with the dev extra, run the whole test suite with coverage
-	$(BIN)/python -m coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
+test: $(VENV)/.dev    ## install with the dev extra, run the whole test suite
+	$(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/.dev   ## the unit tests alone
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not e2e and not gpu" $(ARGS)
+	$(PYTEST) -m "not e2e and not gpu" $(ARGS)
+
+coverage: $(VENV)/.dev    ## the whole test suite, and which lines it does not reach; takes a third longer
+	$(BIN)/python -m coverage erase
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 lint: $(VENV)/.dev    ## ruff, mypy, import-linter
 	$(BIN)/python -m ruff check .

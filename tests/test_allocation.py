@@ -27,6 +27,7 @@ def run(**environment: str) -> tuple[str, int]:
     return done, int(faults)
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is Linux's")
 def test_freed_memory_is_used_again() -> None:
     done, faults = run()

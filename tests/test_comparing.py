@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from meddenoise_monai import comparing
+from meddenoise_monai import comparing, report
 from meddenoise_monai.comparing import Comparison, compare
 from meddenoise_monai.errors import InputError, UsageError
 from meddenoise_monai.evaluation import summary
@@ -22,6 +22,8 @@ from meddenoise_monai.identity import image_digests
 from meddenoise_monai.synthetic import power_law
 from tests.samples import write_patients
 from tests.small_networks import trained
+
+pytestmark = pytest.mark.e2e
 
 METHODS = ["gaussian", "median", "dae"]
 
@@ -43,6 +45,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts["test"][-1]["patient"] = "DoeJ9"
     (root / "datalist.json").write_text(json.dumps(parts))
     return root
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures: they take most of the time of so small a comparison, and tests/report looks at them."""
+    monkeypatch.setattr(report, "make_figures", lambda results: [])
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +139,7 @@ def test_names_of_patients_and_files_stay_in_one_file(done: Comparison) -> None:
     assert {"protocol.json", "results.json", "comparison.json", "table.md"} <= logged
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_run_gives_the_same_to_the_last_digit(
     done: Comparison, folder: Path, weights: str, tmp_path: Path, mlflow_template: Path
 ) -> None:
@@ -242,6 +251,7 @@ def test_an_output_inside_the_data_would_become_data(folder: Path, weights: str)
         run(folder, folder / "out", weights)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pairs_keep_their_noise_and_get_no_phantoms(
     folder: Path, weights: str, tmp_path: Path, mlflow_template: Path
 ) -> None:
@@ -313,6 +323,7 @@ def test_files_for_the_networks_of_a_protocol_are_given_anew() -> None:
     assert comparing._with_files(["gaussian", "dae"], None) == ["gaussian", "dae"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images_that_the_weights_know_are_named(
     folder: Path, weights: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -327,6 +338,7 @@ def test_images_that_the_weights_know_are_named(
     assert "2 judged images are among those that dae was trained on" in (tmp_path / "out/report.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_cells_of_the_tables_are_no_formulas_and_guessed_patients_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,6 +103,7 @@ def test_an_older_checkpoint_is_set_aside_unless_it_is_resumed(tmp_path: Path) -
     training.set_aside(tmp_path, resume=False)  # nothing is there: nothing happens
 
 
+@pytest.mark.e2e
 def test_two_processes_agree() -> None:
     first, second = in_two(agree)
     assert [first.pop("leads"), second.pop("leads")] == [True, False]

@@ -198,6 +198,7 @@ def test_small_slices_go_together() -> None:
     assert denoise.network.shapes == [(4, 1, 32, 32), (4, 1, 32, 32), (2, 1, 32, 32)]
 
 
+@pytest.mark.e2e
 def test_memory_does_not_grow_with_the_work_on_an_image() -> None:
     """A large image needs itself, the result, and a constant."""
     code = """

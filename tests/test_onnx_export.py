@@ -16,6 +16,8 @@ from meddenoise_monai.inference import load_network, released_weights
 from meddenoise_monai.onnx_export import LEAST_SIZE, export_onnx
 from tests.samples import textured, write_model
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:

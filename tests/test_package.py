@@ -22,6 +22,7 @@ def test_import_costs_nothing() -> None:
     assert "meddenoise_monai" in loaded
 
 
+@pytest.mark.e2e
 def test_denoising_imports_no_monai() -> None:
     """MONAI imports MLflow, matplotlib and ignite: more than half of the time that a command takes to start."""
     loaded = modules_after(

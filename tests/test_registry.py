@@ -89,6 +89,7 @@ def test_the_same_weights_are_registered_once(
     assert int(client.get_model_version_by_alias("meddenoise", "champion").version) == 2
 
 
+@pytest.mark.e2e
 def test_it_runs_from_its_own_files(weights: Path, mlflow_folder: Path, tmp_path: Path) -> None:
     """In another process, isolated from this repository, the registered code denoises as this one does."""
     done = register_weights(weights, "other-name", folder=mlflow_folder)

@@ -101,6 +101,7 @@ def pictures() -> list[Image]:
     return [*(image for image in CLEAN.values() if min(image.shape) >= 128), *synthetic]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("fwhm", [1.2, 2.0, 3.5, 6.0])
 @pytest.mark.parametrize("sigma", [15, 40])
 def test_correlated_noise_is_recognised_and_removed(denoise: Denoiser, fwhm: float, sigma: float) -> None:

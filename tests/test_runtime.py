@@ -323,6 +323,7 @@ def run_script(body: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("kind", "code"), [("InputError", 1), ("UsageError", 2), ("PartialFailure", 3)])
 def test_user_error_is_two_lines_and_an_exit_code(kind: str, code: int) -> None:
     assert {error.__name__ for error in (MeddenoiseError, *MeddenoiseError.__subclasses__())} >= {kind}
@@ -339,6 +340,7 @@ def test_user_error_is_two_lines_and_an_exit_code(kind: str, code: int) -> None:
     assert done.stdout == "tidied up\n"
 
 
+@pytest.mark.e2e
 def test_other_errors_keep_their_traceback() -> None:
     done = run_script("raise KeyError('oops')")
     assert done.returncode == 1
@@ -346,6 +348,7 @@ def test_other_errors_keep_their_traceback() -> None:
     assert "KeyError: 'oops'\nerror: KeyError: 'oops'\nhint: the traceback above" in done.stderr
 
 
+@pytest.mark.e2e
 def test_interruption_has_no_traceback() -> None:
     done = run_script("raise KeyboardInterrupt")
     assert done.returncode == -signal.SIGINT

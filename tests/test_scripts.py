@@ -143,6 +143,7 @@ def mias_films(folder: Path, count: int, size: int = 64) -> Path:
     return folder
 
 
+@pytest.mark.e2e
 def test_release_datalist_gives_each_source_its_share(tmp_path: Path) -> None:
     release = load("train_release")
     films = mias_films(tmp_path / "films", 40, size=136)
@@ -198,6 +199,7 @@ def test_package_images_are_grey_and_no_samples_to_judge_by() -> None:
     assert (red, green, blue) == pytest.approx((0.2125, 0.7154, 0.0721), abs=1e-3)  # of ITU-R BT.709
 
 
+@pytest.mark.e2e
 def test_release_is_trained_recorded_and_gone_on_with(
     tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +225,7 @@ def test_release_is_trained_recorded_and_gone_on_with(
     assert [row.split(" | ")[0] for row in rows[-3:]] == ["| 0", "| 1", "| 2"]
 
 
+@pytest.mark.e2e
 def test_release_partner_is_trained_on_correlated_noise(
     tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +290,7 @@ def test_quality_is_scored_on_windows_of_tissue(
     assert not any(patient in row for row in rows for patient in tuned["xray"])
 
 
+@pytest.mark.e2e
 def test_release_is_compared_on_what_it_has_not_seen_and_the_page_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_template: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -428,6 +432,7 @@ def test_a_recipe_that_was_cut_off_keeps_its_schedule_and_its_time(
     assert commands[0][commands[0].index("--cycles") + 1] == "1"
 
 
+@pytest.mark.e2e
 def test_kinds_are_compared_with_the_best_tuned_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -448,6 +453,7 @@ def test_kinds_are_compared_with_the_best_tuned_baseline(
     assert [[line.split(" | ") for line in part.splitlines()[2:]] for part in again] == tables
 
 
+@pytest.mark.e2e
 def test_microcalcifications_are_measured_on_unseen_women(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -481,6 +487,7 @@ def test_microcalcifications_are_measured_on_unseen_women(
         assert figure.size[0] > 500
 
 
+@pytest.mark.e2e
 def test_uncertainty_is_calibrated_and_judged_on_other_women(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -509,6 +516,7 @@ def test_uncertainty_is_calibrated_and_judged_on_other_women(
     assert seen.correlation == 0
 
 
+@pytest.mark.e2e
 def test_speed_is_compared_in_one_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

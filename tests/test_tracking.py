@@ -251,6 +251,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.e2e
 def test_a_run_that_was_never_closed_ends_failed(mlflow_folder: Path, client: Any) -> None:
     script = SCRIPT.format(folder=str(mlflow_folder)) + "    raise RuntimeError('crash')\n"
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_CURRENT_TEST")}
@@ -261,6 +262,7 @@ def test_a_run_that_was_never_closed_ends_failed(mlflow_folder: Path, client: An
     assert errors.strip().endswith("RuntimeError: crash")
 
 
+@pytest.mark.e2e
 def test_sigterm_ends_the_run_as_killed_and_the_process_by_the_signal(mlflow_folder: Path, client: Any) -> None:
     # The forked child, such as a worker of a DataLoader, must not end its parent's run.
     script = (

@@ -304,6 +304,7 @@ def test_the_released_calibration_is_of_the_released_weights() -> None:
     assert denoise.calibration.protocol["patients"] > 10
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not (DATA / "mini_mias").is_dir(), reason=f"no real data in {DATA} (MEDDENOISE_DATA)")
 def test_nine_of_ten_pixels_of_unseen_women_lie_within(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))

@@ -75,6 +75,7 @@ def test_overlays_for_several_processes_replace_what_they_mean(name: str) -> Non
         assert below["run"][1] == "$print('weights:', @weights_file)"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("below", [[TRAIN], [TRAIN, PAPER]])
 def test_overlay_for_several_processes_changes_nothing_for_one(
     below: list[str], tiny: dict[str, Any], tmp_path: Path

@@ -20,6 +20,7 @@ from tests.samples import write_patients
 ROUNDS, STEPS = 2, 4
 
 
+@pytest.mark.e2e
 @pytest.mark.filterwarnings("ignore:executing the bundle config under")  # it says what a server could do
 def test_two_sites_train_one_network(tiny: dict[str, Any], mlflow_folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)

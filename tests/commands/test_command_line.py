@@ -289,6 +289,7 @@ def test_a_pipe_is_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "is no file" in message
 
 
+@pytest.mark.e2e
 def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
     Image.fromarray(np.arange(400).astype(np.uint8).reshape(20, 20)).save(tmp_path / "a.png")
     words = [sys.executable, "-m", "meddenoise_monai.cli", "corrupt", str(tmp_path / "a.png"), str(tmp_path / "out")]
@@ -298,6 +299,7 @@ def test_closed_streams_do_not_matter(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "noisy" / "a.png.tif").is_file()
 
 
+@pytest.mark.e2e
 def test_relative_paths_are_kept_while_itk_is_loaded(tmp_path: Path, model: Path) -> None:
     """It changes the working directory while it loads, under the feet of other threads."""
     import itk

@@ -27,7 +27,7 @@ from meddenoise_monai.records import RECORDS
 from tests.samples import write_model
 from tests.test_denoising import dicom, digests, pixels
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("archive")]
+pytestmark = pytest.mark.e2e
 
 SLICES = 120
 BROKEN = ("broken.png", "a/cut.dcm")

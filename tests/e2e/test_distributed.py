@@ -20,7 +20,7 @@ import torch
 from tests.e2e.test_bundle_commands import ROOT, finish, statuses, tiny, wait_for_epoch, words
 from tests.samples import write_patients
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("distributed")]
+pytestmark = pytest.mark.e2e
 
 SINGLE = ["training", "--config_file", "bundle/configs/train.json"]
 SEVERAL = ["training", "--config_file", "['bundle/configs/train.json','bundle/configs/multi_gpu_train.json']"]

@@ -21,7 +21,7 @@ SHORT = {
     "baselines": "['gaussian']",
 }  # fmt: skip
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("exported bundle")]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

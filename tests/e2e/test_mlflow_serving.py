@@ -23,7 +23,7 @@ from pydicom.data import get_testdata_file
 from tests.debian import need
 from tests.servers import free_port, running, surroundings, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("mlflow serving")]
+pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parents[2]
 

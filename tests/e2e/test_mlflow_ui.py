@@ -26,7 +26,7 @@ from meddenoise_monai import __version__
 from tests.debian import need
 from tests.servers import free_port, running, surroundings, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("mlflow ui")]
+pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "bundle" / "configs"

@@ -23,7 +23,7 @@ from pydicom.data import get_testdata_file
 
 from tests.debian import need
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("pacs")]
+pytestmark = pytest.mark.e2e
 
 SLICES = 4
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")

@@ -21,7 +21,7 @@ from tests.small_study import OURS, SIDE, small_study
 
 pytest.importorskip("selenium", reason="selenium is not installed (it comes with the dev extra)")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("report page")]
+pytestmark = pytest.mark.e2e
 
 DESKTOP, PHONE = (1200, 900), (390, 844)
 SHARE = 'return getComputedStyle(arguments[0].querySelector(".over")).clipPath'

@@ -34,6 +34,7 @@ def without_times(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.e2e
 def test_processes_change_no_digit(tmp_path: Path) -> None:
     planned = [fidelity(scene) for scene in SCENES]
     seen: list[int] = []
@@ -145,6 +146,7 @@ def die(task: Task, cache: Path) -> None:
     os._exit(9)
 
 
+@pytest.mark.e2e
 def test_a_process_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_run", die)
     with Workers(2) as two, pytest.raises(InputError, match="process of the comparison died"):

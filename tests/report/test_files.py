@@ -72,6 +72,7 @@ def test_figures_of_everything_that_was_measured(written: tuple[Path, Report]) -
         assert figure.alt
 
 
+@pytest.mark.e2e
 def test_no_words_in_figures_are_markup(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
@@ -224,6 +225,7 @@ def test_pictures_shrink_to_their_middle_where_they_are_too_many(
     assert all(panel.cut for panel in panels)
 
 
+@pytest.mark.e2e
 def test_names_are_no_formulas(results: dict[str, Any]) -> None:
     """matplotlib would take what stands between dollars for one, and fail on most."""
     text = json.dumps(results).replace('"films"', json.dumps("$\\foo$ " + "long " * 100))

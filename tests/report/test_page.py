@@ -143,6 +143,7 @@ def test_a_stated_uncertainty_has_its_table(results: dict[str, Any]) -> None:
     assert "Stated uncertainty" not in make_page(results, [], None)
 
 
+@pytest.mark.e2e
 def test_pictures_can_be_left_out(
     written: tuple[Path, Report],
     results: dict[str, Any],

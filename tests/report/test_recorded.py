@@ -11,6 +11,7 @@ from meddenoise_monai.evaluation import study
 from tests.samples import write_patients
 
 
+@pytest.mark.e2e
 def test_pictures_go_to_mlflow_only_where_asked_for(
     mlflow_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
