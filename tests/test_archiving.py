@@ -344,6 +344,7 @@ def test_a_full_disk_ends_the_job(tmp_path: Path, work: FakeWork, monkeypatch: p
     assert sum(work.written.values()) < 20
 
 
+@pytest.mark.e2e
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 7), st.lists(st.integers(1, 16), max_size=4), st.integers(1, 5))
 def test_after_crashes_anywhere_nothing_is_lost_and_nothing_twice(count: int, kills: list[int], each: int) -> None:

@@ -36,6 +36,7 @@ def client(mlflow_folder: Path) -> Any:
         return MlflowClient(tracking_uri=f"sqlite:///{mlflow_folder}/mlflow.db")
 
 
+@pytest.mark.e2e
 def test_a_version_says_what_it_is_and_holds_no_pickle(weights: Path, mlflow_folder: Path, client: Any) -> None:
     done = register_weights(weights, folder=mlflow_folder)
     assert (done.version, done.created, done.model_uri) == ("1", True, "models:/meddenoise@champion")
@@ -67,6 +68,7 @@ def test_a_version_says_what_it_is_and_holds_no_pickle(weights: Path, mlflow_fol
     assert "+" not in pins["torch"]
 
 
+@pytest.mark.e2e
 def test_the_same_weights_are_registered_once(
     weights: Path, mlflow_folder: Path, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_tuning_nl_means_gains_a_decibel(clean: Image, noisy: Image) -> None:
     assert tuned.parameters["h"] is not None
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif("bm3d" not in INSTALLED, reason="bm3d, which is optional, is not installed")
 def test_bm3d_is_tuned_too(pairs: list[tuple[Image, Image]]) -> None:
     tuned = tune("bm3d", pairs[:1], SIGMA)

@@ -185,6 +185,7 @@ def mixed_up(patients: Path, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.e2e
 def test_training_evaluation_and_inference_follow_each_other(
     tiny: dict[str, Any],
     tmp_path: Path,
@@ -247,6 +248,7 @@ def test_training_evaluation_and_inference_follow_each_other(
     assert {path: path.read_bytes() for path in patients.iterdir()} == before
 
 
+@pytest.mark.e2e
 def test_paper_overlay_trains_on_shrunk_whole_images(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny = {**tiny, "network_def": {"_target_": "meddenoise_monai.networks.ConvDenoisingAutoencoder", "channels": 4},
             "stored_size": 48, "image_size": 32, "patches_per_image": 1}  # fmt: skip
@@ -266,6 +268,7 @@ def test_paper_overlay_trains_on_shrunk_whole_images(tiny: dict[str, Any], tmp_p
     assert protocol["sigma"] is None  # it plays no part
 
 
+@pytest.mark.e2e
 def test_pairs_are_trained_without_synthetic_noise(tiny: dict[str, Any], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     items: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
@@ -351,6 +354,7 @@ def test_one_unreadable_file_is_skipped_unless_strict(
     assert broken.name in error.message
 
 
+@pytest.mark.e2e
 def test_a_network_of_monai_can_take_the_place(tiny: dict[str, Any], tmp_path: Path) -> None:
     network = {"_target_": "monai.networks.nets.UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 1,
                "channels": [4, 8], "strides": [2], "norm": None}  # fmt: skip
@@ -371,6 +375,7 @@ def test_fine_tuning_starts_from_the_given_weights(tiny: dict[str, Any], tmp_pat
         assert all(torch.equal(state[name], given[name]) for name in given)
 
 
+@pytest.mark.e2e
 def test_volumes_train_a_3d_network(tiny: dict[str, Any], tmp_path: Path) -> None:
     import nibabel
 

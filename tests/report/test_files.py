@@ -31,6 +31,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.e2e
 def test_same_results_same_bytes(
     written: tuple[Path, Report], results: dict[str, Any], outcomes: list[Outcome], tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def test_only_own_old_figures_are_removed(
     assert (figures / "holiday.png").read_bytes() == b"old"
 
 
+@pytest.mark.e2e
 def test_figures_of_everything_that_was_measured(written: tuple[Path, Report]) -> None:
     drawn = written[1].figures
     names = [figure.name for figure in drawn]
@@ -114,6 +116,7 @@ def test_figures_without_phantoms_lesions_and_repeats(results: dict[str, Any]) -
     assert {figure.name.split("-")[0] for figure in make_figures(bare)} == {"quality", "invented"}
 
 
+@pytest.mark.e2e
 def test_one_patient_has_no_intervals_and_is_drawn(results: dict[str, Any]) -> None:
     def strip(content: Any) -> Any:
         if isinstance(content, dict):
