@@ -55,7 +55,7 @@ def denoise(
     does what is missing; killed at any moment, it leaves no half file. Hidden files are left out.
 
     A warning names images outside of what was validated: noise beyond 75/255 of the range of values, correlated noise,
-    less than 32 pixels. Masks, maps of labels and results of this program are refused.
+    less than 32 pixels. Masks, maps of labels and DICOM results of this program are refused.
 
     arguments:
       INPUT         a file or folder; never changed
@@ -81,7 +81,8 @@ def denoise(
                         --strength below 1, or a --sigma below what was found, by so much more as was left in
       --overwrite       make all results anew, also those of other weights or settings
       --strict          fail at the first file that cannot be used
-      --force           denoise masks, maps of labels (few different values) and results of this program, too
+      --force           denoise masks, maps of labels (few different values) and DICOM results of this
+                        program, too
       --lenient         exit with 0, not 3, where all that was skipped is whole, but nothing to be denoised: in
                         colour, masks, reports, plans, results of this program
       --json            print one JSON object: {"written", "skipped": {file: reason}, "unchanged", "unsuitable": how
