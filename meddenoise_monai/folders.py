@@ -117,10 +117,17 @@ def corrupt(
         pair: dict[str, NDArray[Any]] = {"original": image.array, "noisy": scale.from_unit(noisy)}
         if normalise:
             pair = {"original": clean.numpy(), "noisy": noisy}
-        for kind, values in pair.items():
-            with np.errstate(over="ignore"):  # what is too large is refused when it is written
-                single = values.astype(np.float32)
-            write_image(output / kind / name, single, like=path if image_suffix(path) in NIFTI_SUFFIXES else None)
+        like = path if image_suffix(path) in NIFTI_SUFFIXES else None
+        try:
+            for kind in ("noisy", "original"):  # the noisy one may be too large to be written: there is no half a pair
+                with np.errstate(over="ignore"):
+                    single = pair[kind].astype(np.float32)
+                write_image(output / kind / name, single, like=like)
+        except InputError as error:
+            if strict or len(paths) == 1:
+                raise
+            skipped[str(path.relative_to(root))] = error.message
+            continue
         written += 1
     if not written:
         raise InputError(f"none of {len(paths)} file(s) could be read", next(iter(skipped.values())))

@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -74,11 +75,19 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"no such weights file: {path}", "train first, or give the path of a model.pt")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of torch, about odd pickles; they are refused below
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"cannot read the weights {path}: not a plain state dict", "give a model.pt") from error
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # a training's checkpoint
+    if isinstance(state, Mapping) and any(
+        value.layout != torch.strided or value.is_meta or value.is_complex()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    ):
+        raise InputError(f"the weights {path} are sparse, complex, or empty shells", "give a model.pt")
     if isinstance(state, Mapping) and not all(
         bool(value.isfinite().all()) for value in state.values() if isinstance(value, Tensor)
     ):

@@ -95,6 +95,9 @@ def _check_nrrd(head: bytes) -> None:
 def _check_data_file(name: bytes) -> None:
     if not name or b"%" in name or name.startswith(b"LIST") or not name.decode("utf-8", "replace").isprintable():
         raise InputError("its header names its pixels by a pattern or in a list", "save the image as one file")
+    if name.startswith((b"/", b"\\")) or name[1:2] == b":" or b".." in re.split(rb"[/\\]", name):
+        # Whoever sends an image could have any file of this machine read into the result.
+        raise InputError("its header names pixels outside of its folder", "save the image as one file")
 
 
 def check_claim(reader: Any, path: Path) -> None:

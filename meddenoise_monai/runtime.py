@@ -24,7 +24,10 @@ from . import distributed
 from .allocation import keep_freed_memory
 from .errors import InputError, MeddenoiseError, UsageError, nearest
 
-__all__ = ["as_bool", "begin", "check_numbers", "check_sigma", "launched_config", "make_folder", "user_error"]
+__all__ = [
+    "as_bool", "begin", "check_numbers", "check_options", "check_sigma", "launched_config", "make_folder",
+    "report_errors", "user_error",
+]  # fmt: skip
 
 SILENCE = 5.0  # seconds
 
@@ -104,12 +107,22 @@ def check_overrides(argv: Sequence[str] | None = None) -> None:
         With the nearest known name, or an example.
     """
     options = _command_line(sys.argv if argv is None else argv)
-    if options is None or "config_file" not in options:
-        return
+    if options is not None and "config_file" in options:
+        check_options(_config_files(options["config_file"]), {name: _literal(text) for name, text in options.items()})
+
+
+def check_options(config_files: Iterable[Path], options: Mapping[str, Any]) -> None:
+    """As `check_overrides`, for a program that has read its options itself.
+
+    Raises
+    ------
+    UsageError
+        With the nearest known name, or an example.
+    """
     from monai.bundle.config_parser import ConfigParser
 
     known: dict[str, Any] = {}
-    for path in _config_files(options["config_file"]):
+    for path in config_files:
         if path.is_file():
             content = ConfigParser.load_config_file(str(path))  # JSON or YAML
             # An overlay's key "a#b" changes a part of another file; both spellings of the separator count.
@@ -123,7 +136,7 @@ def check_overrides(argv: Sequence[str] | None = None) -> None:
             alike = {path for path in known if path.count("::") == depth and not path.startswith("_")}
             raise UsageError(f"unknown override --{option}", nearest(name, alike))
         if option not in _RUN_ARGUMENTS:
-            _check_type(option, known.get(name), _literal(options[option]))
+            _check_type(option, known.get(name), options[option])
 
 
 def _check_type(option: str, default: object, value: object) -> None:
@@ -242,6 +255,11 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
         _end(found.exit_code)
 
 
+def report_errors() -> None:
+    """Let errors of a user end this program in two lines and their exit code, as those of a bundle do."""
+    sys.excepthook = _report
+
+
 def _end(code: int) -> None:
     """End the interpreter, after what was registered for the end.
 
@@ -269,7 +287,7 @@ def begin(join: Callable[[], None] | None = None) -> None:
         If an override is unknown, or torchrun started several processes of a configuration for one.
     """
     if _command_line(sys.argv) is not None:
-        sys.excepthook = _report
+        report_errors()
         if join is None and distributed.launched() and os.environ["WORLD_SIZE"] != "1":
             raise UsageError(
                 f"torchrun started {os.environ['WORLD_SIZE']} processes of a configuration for one",

@@ -148,6 +148,6 @@ def main(count: int = 2000, broken: float = 0.01, workers: Sequence[int] = (1, 2
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

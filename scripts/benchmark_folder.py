@@ -113,6 +113,6 @@ def main(count: int = 1000, threads: int = 2) -> None:
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

@@ -116,6 +116,6 @@ def main(mini_mias: str, xray: str, weights: str = "", images: int = 10) -> None
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

@@ -132,7 +132,7 @@ def write_document(page: Path, results: dict[str, Any]) -> None:
 if __name__ == "__main__":
     import logging
 
-    import fire
+    from launching import launch
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    fire.Fire(main)
+    launch(main)

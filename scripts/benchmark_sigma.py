@@ -99,6 +99,6 @@ def main(*folders: str, images: int = 5, shrink: int = 4, size: int | None = Non
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

@@ -79,6 +79,6 @@ def multi_scale(runs: int) -> None:
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

@@ -88,6 +88,6 @@ def main(dataset_dir: str = "", datalist: str = "", steps: int = 100, warmup: in
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

@@ -227,7 +227,7 @@ def main(
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
     logging.getLogger("meddenoise_monai").setLevel(logging.ERROR)  # it names every image with correlated noise
-    fire.Fire(main)
+    launch(main)

@@ -300,8 +300,19 @@ def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ..
         figure: a PNG to draw, of quality against cost.
     """
     import torch
+    from train_release import mini_mias_split
 
-    for variant in only or VARIANTS:
+    from meddenoise_monai.errors import UsageError, nearest
+
+    chosen = [only] if isinstance(only, str) else list(only or VARIANTS)
+    for variant in chosen:
+        if variant not in VARIANTS:
+            raise UsageError(f"there is no variant {variant!r}", nearest(variant, VARIANTS))
+    if minutes <= 0:
+        raise UsageError(f"--minutes must be positive, got {minutes}", "for example --minutes 10")
+    if not all((Path(output) / variant / "seconds.json").is_file() for variant in chosen):
+        mini_mias_split(Path(mini_mias))  # films that are not there shall be told before anything is made
+    for variant in chosen:
         folder = Path(output) / variant
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "claim").open("w") as stream:
@@ -324,6 +335,6 @@ def main(mini_mias: str, output: str, minutes: float = 10.0, only: tuple[str, ..
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

@@ -117,6 +117,6 @@ def main(output: str = str(ROOT / "bundle" / "docs" / "failures.png"), weights: 
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

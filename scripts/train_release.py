@@ -237,18 +237,20 @@ def main(
     from monai.bundle import ConfigWorkflow
 
     from meddenoise_monai.identity import data_fingerprint
+    from meddenoise_monai.runtime import check_options
     from meddenoise_monai.tracking import environment_versions
     from meddenoise_monai.whole_files import replace_whole
 
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    datalist = folder / "datalist.json"
+    overlays = ("release.json", *(["release_correlated.json"] if correlated else []))
+    configs = [CONFIGS / name for name in ("train.json", *overlays)]
+    check_options(configs, {"max_minutes": minutes, "seed": seed, **overrides})  # before the images are made
     content = release_datalist(Path(mini_mias), Path(images or output), synthetic, synthetic_size)
+    datalist = folder / "datalist.json"
     with replace_whole(datalist) as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    overlays = ("release.json", *(["release_correlated.json"] if correlated else []))
     workflow = ConfigWorkflow(
-        [str(CONFIGS / name) for name in ("train.json", *overlays)],
+        [str(path) for path in configs],
         workflow_type="train",
         bundle_root=str(ROOT / "bundle"),
         datalist=str(datalist),
@@ -287,6 +289,6 @@ def main(
 
 
 if __name__ == "__main__":
-    import fire
+    from launching import launch
 
-    fire.Fire(main)
+    launch(main)

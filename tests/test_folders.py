@@ -294,3 +294,19 @@ def test_an_image_smaller_than_the_window_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"reference/small\.tif and .*test/small\.tif: images of 10x40") as caught:
         score_folders(tmp_path / "reference", tmp_path / "test")
     assert caught.value.hint == "leave smaller images out"
+
+
+def test_no_half_a_pair_where_the_noise_is_too_strong_for_one(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    good = np.random.default_rng(0).uniform(0, 100, (32, 32))
+    np.save(source / "good.npy", good)
+    np.save(source / "a.npy", good * 1e35)
+    with np.errstate(over="ignore"):
+        done = corrupt(source, output, noise="variance_gaussian", factor=1e4)
+    assert (done.written, list(done.skipped)) == (1, ["a.npy"])
+    found = {path.relative_to(output).as_posix() for path in output.rglob("*.*")}
+    assert found == {"original/good.npy.tif", "noisy/good.npy.tif"}
+    with pytest.raises(InputError, match="too large"):
+        corrupt(source / "a.npy", tmp_path / "one", noise="variance_gaussian", factor=1e4)
+    assert not [path for path in (tmp_path / "one").rglob("*") if path.is_file()]

@@ -28,6 +28,7 @@ from meddenoise_monai.inference import (
 from meddenoise_monai.inferers import TiledInferer
 from meddenoise_monai.networks import ConvDenoisingAutoencoder
 from meddenoise_monai.treatments import Treatment
+from tests.samples import write_model
 from tests.small_networks import HALO, NETWORK, trained
 
 CPU = torch.device("cpu")
@@ -437,6 +438,17 @@ def test_values_out_of_all_proportion_are_named(caplog: pytest.LogCaptureFixture
     caplog.clear()
     denoiser()((picture(np.float32, (80, 80)) * 255).astype(np.int32) + 2**26)
     assert "24 bits" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["sparse", "meta", "complex"])
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path: Path, form: str) -> None:
+    state = torch.load(write_model(tmp_path / "model.pt"), weights_only=True)
+    name = next(iter(state))
+    state[name] = {"sparse": state[name].to_sparse, "meta": lambda: state[name].to("meta"),
+                   "complex": lambda: state[name].to(torch.complex64)}[form]()  # fmt: skip
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(InputError, match="sparse, complex, or empty shells"):
+        load_weights(tmp_path / "odd.pt")
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

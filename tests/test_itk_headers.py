@@ -32,6 +32,19 @@ def changed(file: Path, field: bytes, line: bytes) -> None:
     file.write_bytes(content[:start] + line + content[content.index(b"\n", start) :])
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a.raw", "b/../../a.raw", "C:\\a.raw", "..\\a.raw"])
+def test_pixels_outside_of_the_folder(tmp_path: Path, name: str) -> None:
+    for suffix, field, mark in (
+        (".mha", "ElementDataFile", "ElementDataFile = "),
+        (".nrrd", "encoding", "data file: "),
+    ):
+        path = tmp_path / f"a{suffix}"
+        itk.imwrite(itk.image_from_array(VOLUME), str(path))
+        changed(path, field.encode(), f"{mark}{name}".encode("latin1"))
+        with pytest.raises(InputError, match="outside of its folder"):
+            read_image(path)
+
+
 @pytest.mark.parametrize("name", ["a%s%s%s%n.raw", "LIST", "LIST 2", "LOCAL\xff\x02 1 2", "image%03d.raw 1 3 1", ""])
 def test_pixels_in_files_named_by_a_pattern(tmp_path: Path, name: str) -> None:
     for suffix, field, mark in (

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import socket
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -661,3 +662,28 @@ def test_table_of_several_processes_takes_medians() -> None:
     assert words[-2:] == ["--max_epochs", "3"]
     assert "--nproc_per_node=2" in words
     assert "torch.distributed.run" not in script.command(1, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["train_release.py", "nowhere", "out", "--max_epoch", "3"], "unknown override --max_epoch", "max_epochs"),
+        (["train_release.py", "nowhere", "out", "--cycles", "two"], "--cycles must be a whole number", "--cycles"),
+        (["train_release.py", "nowhere", "out"], "no such folder: nowhere", "folder"),
+        (["compare_recipes.py", "nowhere", "out", "--mnutes", "1"], "there is no option --mnutes", "minutes"),
+        (["compare_recipes.py", "nowhere", "out", "--only", "foo"], "there is no variant 'foo'", "known: "),
+        (["compare_recipes.py", "nowhere", "out"], "no such folder: nowhere", "folder"),
+    ],
+)
+@pytest.mark.e2e
+def test_errors_of_scripts_end_in_two_lines_before_anything_is_made(
+    tmp_path: Path, words: list[str], message: str, hint: str
+) -> None:
+    command = [sys.executable, SCRIPTS / words[0], *words[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode in (1, 2)
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"error: {message}"), done.stderr
+    assert second.startswith("hint: ")
+    assert hint in second
+    assert not list(tmp_path.iterdir())
