@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ __all__ = ["CorruptSummary", "corrupt", "score_folders"]
 
 @dataclasses.dataclass(frozen=True)
 class CorruptSummary:
-    """What `corrupt` did: files written as pairs, and the ones that could not be read, with the reason."""
+    """What `corrupt` did: files written as pairs, and the ones that could not be used, with the reason."""
 
     written: int
     skipped: dict[str, str]
@@ -77,9 +78,7 @@ def corrupt(
     InputError
         If nothing can be read, or the output exists.
     """
-    import torch
-
-    from .noise import image_seed, make_noise
+    from .noise import make_noise
 
     source, output = Path(source), Path(output)
     make_noise(noise, **parameters)  # a wrong parameter must fail before the first file is read
@@ -100,38 +99,48 @@ def corrupt(
     written = 0
     for path, name in tqdm(names.items(), "corrupt", disable=None):
         try:
-            image = read_image(path)
+            pair = _noisy_pair(path, noise, parameters, seed, normalise)
         except InputError as error:
             if strict or len(paths) == 1:
                 raise
             skipped[str(path.relative_to(root))] = error.message
             continue
-        scale = image.scale
-        if normalise:
-            scale = IntensityScale(float(image.array.min()), float(image.array.max()), scale.inverted)
-        scaled = dict(parameters)
-        if "sigma" in scaled and not normalise and noise != "speckle":
-            scaled["sigma"] = float(scaled["sigma"]) / scale.width
-        clean = torch.from_numpy(scale.to_unit(image.array))
-        noisy = make_noise(noise, **scaled).apply(clean, image_seed(clean, seed)).numpy()
-        pair: dict[str, NDArray[Any]] = {"original": image.array, "noisy": scale.from_unit(noisy)}
-        if normalise:
-            pair = {"original": clean.numpy(), "noisy": noisy}
-        like = path if image_suffix(path) in NIFTI_SUFFIXES else None
-        try:
-            for kind in ("noisy", "original"):  # the noisy one may be too large to be written: there is no half a pair
-                with np.errstate(over="ignore"):
-                    single = pair[kind].astype(np.float32)
-                write_image(output / kind / name, single, like=like)
-        except InputError as error:
-            if strict or len(paths) == 1:
-                raise
-            skipped[str(path.relative_to(root))] = error.message
-            continue
+        for kind, values in pair.items():
+            write_image(output / kind / name, values, like=path if image_suffix(path) in NIFTI_SUFFIXES else None)
         written += 1
     if not written:
-        raise InputError(f"none of {len(paths)} file(s) could be read", next(iter(skipped.values())))
+        raise InputError(f"none of {len(paths)} file(s) could be used", next(iter(skipped.values())))
     return CorruptSummary(written, skipped)
+
+
+def _noisy_pair(
+    path: Path, noise: str, parameters: Mapping[str, float | bool], seed: int, normalise: bool
+) -> dict[str, NDArray[np.float32]]:
+    """The image and a noisy copy, as float32; one that does not fit is refused before the other is written."""
+    import torch
+
+    from .noise import image_seed, make_noise
+
+    image = read_image(path)
+    scale = image.scale
+    if normalise:
+        scale = IntensityScale(float(image.array.min()), float(image.array.max()), scale.inverted)
+    scaled = dict(parameters)
+    if "sigma" in scaled and not normalise and noise != "speckle":
+        scaled["sigma"] = float(scaled["sigma"]) / scale.width
+    clean = torch.from_numpy(scale.to_unit(image.array))
+    noisy = make_noise(noise, **scaled).apply(clean, image_seed(clean, seed)).numpy()
+    pair: dict[str, NDArray[Any]] = {"original": image.array, "noisy": scale.from_unit(noisy)}
+    if normalise:
+        pair = {"original": clean.numpy(), "noisy": noisy}
+    with np.errstate(over="ignore"):
+        singles = {kind: values.astype(np.float32) for kind, values in pair.items()}
+    if not all(np.isfinite(values).all() for values in singles.values()):
+        raise InputError(
+            f"the values of {path} are infinite or too large for float32, with the noise or without",
+            "take weaker noise, or larger units",
+        )
+    return singles
 
 
 def score_folders(

@@ -64,7 +64,7 @@ def write_image(
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(
             f"the values for {path} are NaN, infinite or too large for {array.dtype}",
-            "are the weights whole, the units and the strength of the noise sane?",
+            "are the weights whole, the units sane?",
         )
     writer = _WRITERS.get(suffix)
     flat = suffix in _FLAT

@@ -140,7 +140,7 @@ def test_unreadable_files_are_skipped_or_fatal(source: Path, tmp_path: Path) -> 
     (source / "bad").mkdir()
     for name in ("a.png", "b.png"):
         (source / "bad" / name).write_bytes(b"x")
-    with pytest.raises(InputError, match=r"none of 2 file\(s\) could be read") as caught:
+    with pytest.raises(InputError, match=r"none of 2 file\(s\) could be used") as caught:
         corrupt(source / "bad", tmp_path / "none", sigma=5)
     assert "a.png" in caught.value.hint
 
